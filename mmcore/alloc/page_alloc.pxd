@@ -1,0 +1,31 @@
+# Allocation and freeing of pages (mm/page_alloc.c). Results: a page frame number, or a negative code of mmcore.base.errors.
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t
+from mmcore.base.records cimport Mm, Zone
+
+cdef struct AllocContext:
+    uint16_t* zonelist          # zone index + 1, 0 ends
+    unsigned gfp
+    unsigned task
+    unsigned mt
+    unsigned hidx               # highest zone type allowed
+    unsigned preferred          # zone index
+    unsigned cpu
+
+# GFP and order are checked: -E_GFP, -E_ORDER, -E_NODE before anything changes.
+cdef int64_t alloc_pages_node(Mm* mm, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
+# n allocations in a row, exactly as single calls would go; returns how many succeeded before the first failure.
+cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
+cdef int64_t alloc_bulk(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned cpu, int nid, unsigned task) noexcept nogil
+cdef int prepare_alloc(Mm* mm, AllocContext* ac, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
+
+# __free_pages(): drops one reference; 0, or a negative code that says why this page cannot be freed so (nothing changes then).
+cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) noexcept nogil
+cdef int free_pages_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order, unsigned cpu, int64_t* done) noexcept nogil
+cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil
+# Cuts a larger allocated block so that [pfn, pfn + 2^order) becomes a block of its own; adopts a page that was in use before our time.
+cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcept nogil
+cdef int find_block(Mm* mm, uint32_t pfn, uint32_t* head, unsigned* order) noexcept nogil
+cdef void wakeup_kswapd(Mm* mm, Zone* z, unsigned gfp, unsigned order, unsigned hidx) noexcept nogil
+cdef void kswapd_begin(Mm* mm, unsigned nid) noexcept nogil
+cdef void kswapd_end(Mm* mm, unsigned nid) noexcept nogil

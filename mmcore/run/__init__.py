@@ -1,0 +1,1 @@
+"""What happens over time: the op stream and the engine that runs it."""
