@@ -9,6 +9,7 @@ slow_path_reclaim, the place made for them).
 Tail pages of a block carry nothing: the block is found from its head, which holds the order.
 """
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memset
 
 import numpy as np
 
@@ -18,12 +19,12 @@ from mmcore.base.errors cimport (
     E_BAD_PAGE, E_CPU, E_GFP, E_INVAL, E_NODE, E_NOMEM, E_NOT_ALLOCATED, E_ORDER, E_RANGE, E_RESERVED, E_TAIL, E_WRONG_ORDER, check,
 )
 from mmcore.base.flags cimport (
-    PG_CHECK_AT_FREE, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_head, PG_hwpoison, PG_lru, PG_pfmemalloc,
+    PG_CHECK_AT_FREE, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_head, PG_hwpoison, PG_pcp, PG_pfmemalloc,
 )
 from mmcore.base.gfp cimport *
 from mmcore.base.records cimport (
-    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL,
-    NUMA_MISS, NUMA_OTHER, PAGE_ALLOC_COSTLY_ORDER, Page, PageMeta, Pcp, WMARK_HIGH, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
+    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL,
+    NUMA_MISS, NUMA_OTHER, Page, Pageblock, PageMeta, PCP_BATCH_SCALE_MAX, Pcp, PCPF_PREV_FREE_HIGH_ORDER, WMARK_HIGH, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
@@ -38,6 +39,8 @@ cnp.import_array()
 cdef enum:
     LOOK_AHEAD = 24
     MAX_RECLAIM_RETRIES = 16
+    # anything that takes a page out of the plain case when it is freed
+    SPECIAL_AT_FREE = PG_CHECK_AT_FREE | PG_hwpoison | (PG_ORDER_MASK << PG_ORDER_SHIFT)
 
 
 # ---------------------------------------------------------------- taking a page from a zone
@@ -278,9 +281,10 @@ cdef int64_t alloc_pages_node(Mm* mm, unsigned gfp, unsigned order, unsigned cpu
 cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil:
     cdef AllocContext ac
     cdef int64_t i = 0, pfn
-    cdef uint32_t zi, x, head, size = <uint32_t>1 << order, pages_left, got
-    cdef uint32_t page_flags
-    cdef unsigned flags, hidx
+    cdef uint32_t zi, x, head, got
+    cdef unsigned flags
+    cdef Page* p
+    cdef PageMeta* m
     cdef Zone* z
     cdef Pcp* pcp
     cdef int rc = prepare_alloc(mm, &ac, gfp, order, cpu, nid, task)
@@ -295,26 +299,24 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
         i += 1
         # What follows holds until the list is empty: taking from it changes nothing that the walk looks at.
         z = &mm.zones[zi]
-        if zi != ac.preferred or order != 0 or z.flags & ZONE_BOOSTED_WATERMARK:
-            continue
-        if not zone_takes(z, 0, ac.hidx, flags):
+        if zi != ac.preferred or order != 0 or z.flags & ZONE_BOOSTED_WATERMARK or i == n:
             continue
         pcp = &mm.pcps[zi * mm.g.nr_cpus + cpu]
         head = pcp.list_head + ac.mt
         x = mm.link[head].next
+        if x == head or not zone_takes(z, 0, ac.hidx, flags):
+            continue
         got = 0
-        page_flags = 0
         while x != head and i < n:
             out[i] = x - 1
             i += 1
             got += 1
-            prefetch(&mm.meta[x])
-            pfn = x - 1
-            x = mm.link[x].next
-            mm.pages[pfn].next = 0
-            mm.pages[pfn].prev = 0
-            mm.pages[pfn].flags = page_flags
-            mm.meta[pfn].refcount = 1
+            p = &mm.link[x]
+            m = &mm.meta[x - 1]
+            x = p.next
+            memset(p, 0, sizeof(Page))
+            m.refcount = 1
+            m.mapcount = 0
         if got:
             mm.link[head].next = x
             mm.link[x].prev = head
@@ -559,22 +561,84 @@ cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) no
     return 0
 
 
+cdef inline void look_ahead(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n) noexcept nogil:
+    if i + LOOK_AHEAD < n and pfns[i + LOOK_AHEAD] < mm.g.nr_pages:
+        prefetch(&mm.pages[pfns[i + LOOK_AHEAD]])
+        prefetch(&mm.meta[pfns[i + LOOK_AHEAD]])
+
+
+cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsigned cpu) noexcept nogil:
+    # Single pages of one zone and type that stay below every limit of the per-CPU list: they only go onto it, and the marks of all of
+    # them are left at once. Returns the index behind the last one freed; what is different in any way is left to the caller.
+    cdef uint32_t pfn = pfns[i], zi, first, head, x, limit = mm.g.nr_pages
+    cdef Zone* z
+    cdef Pcp* pcp
+    cdef Page* link = mm.link
+    cdef Pageblock block
+    cdef int64_t k, end
+    cdef int room
+    if pfn >= limit:
+        return i
+    block = mm.blocks[pfn >> 9]
+    zi = block.zone
+    if zi == 0 or (block.mt ^ MIGRATE_MOVABLE) >= MIGRATE_PCPTYPES:
+        return i
+    z = &mm.zones[zi - 1]
+    pcp = &mm.pcps[(zi - 1) * mm.g.nr_cpus + cpu]
+    if z.flags & (ZONE_RECLAIM_ACTIVE | ZONE_BELOW_HIGH) or pcp.high < pcp.high_min or pcp.high > pcp.high_max or mm.g.kernel:
+        return i
+    room = pcp.high - pcp.count - 1
+    if room <= 0:
+        return i
+    end = n if n - i < room else i + room
+    head = pcp.list_head + (block.mt ^ MIGRATE_MOVABLE)
+    first = link[head].next
+    k = i
+    while k < end:
+        pfn = pfns[k]
+        look_ahead(mm, pfns, k, n)
+        if pfn >= limit or mm.blocks[pfn >> 9].zone != zi or mm.blocks[pfn >> 9].mt != block.mt:
+            break
+        x = pfn + 1
+        # order 0, nothing set that forbids freeing, one reference, no mapping
+        if mm.meta[pfn].refcount != 1 or mm.meta[pfn].mapcount or link[x].flags & SPECIAL_AT_FREE:
+            break
+        mm.meta[pfn].refcount = 0
+        link[x].next = first
+        link[x].private_ = 0
+        link[x].flags = PG_pcp
+        link[first].prev = x
+        first = x
+        k += 1
+    if k == i:
+        return i
+    link[first].prev = head
+    link[head].next = first
+    room = <int>(k - i)
+    pcp.count += room
+    pcp.alloc_factor = pcp.alloc_factor >> room if room < 8 else 0
+    pcp.flags &= <uint8_t>~PCPF_PREV_FREE_HIGH_ORDER
+    if pcp.free_count < pcp.batch << PCP_BATCH_SCALE_MAX:
+        pcp.free_count = min(pcp.free_count + room, pcp.batch << PCP_BATCH_SCALE_MAX)
+    mm.g.pgfree += <uint64_t>room
+    return k
+
+
 cdef int free_pages_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order, unsigned cpu, int64_t* done) noexcept nogil:
-    cdef int64_t i
-    cdef uint32_t ahead, limit = mm.g.nr_pages
+    cdef int64_t i = 0
     cdef int rc = 0
-    for i in range(n):
-        if i + LOOK_AHEAD < n:
-            ahead = pfns[i + LOOK_AHEAD]
-            if ahead < limit:
-                prefetch(&mm.pages[ahead])
-                prefetch(&mm.meta[ahead])
+    while i < n:
+        if order == 0:
+            i = free_burst(mm, pfns, i, n, cpu)
+            if i == n:
+                break
+        look_ahead(mm, pfns, i, n)
         rc = free_pages_order(mm, pfns[i], order, cpu)
         if rc:
-            done[0] = i
-            return rc
-    done[0] = n
-    return 0
+            break
+        i += 1
+    done[0] = i
+    return rc
 
 
 cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
@@ -771,13 +835,12 @@ cdef int check_free_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order,
     # Every block freeable, none named twice? Marks heads on the way and takes the marks off again.
     cdef int64_t i, j
     cdef int rc = 0
-    cdef uint32_t ahead, limit = mm.g.nr_pages
+    cdef uint32_t limit = mm.g.nr_pages
     for i in range(n):
-        if i + LOOK_AHEAD < n:
-            ahead = pfns[i + LOOK_AHEAD]
-            if ahead < limit:
-                prefetch(&mm.pages[ahead])
-                prefetch(&mm.meta[ahead])
+        look_ahead(mm, pfns, i, n)
+        if pfns[i] < limit and mm.meta[pfns[i]].refcount == -1:
+            rc = -E_NOT_ALLOCATED   # named twice
+            break
         rc = check_free(mm, pfns[i], order)
         if rc == 0 and mm.meta[pfns[i]].refcount == 1:
             mm.meta[pfns[i]].refcount = -1

@@ -104,7 +104,7 @@ cdef void boot_free_range(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, uint32_t end,
         pfn += <uint32_t>1 << order
 
 
-def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024, sysctl=None):
+def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024):
     """Build the State of a machine from a plan of its memory (mmcore.phys.zones.plan_boot): zones, free lists and reserves as after boot.
 
     kernel is "6.12" or "6.1", thp "always", "madvise" or "never". Watermarks are computed at the kernel's two moments (T1 with no marks

@@ -5,14 +5,16 @@ Models: nr_pcp_alloc, nr_pcp_high, nr_pcp_free, free_unref_page_commit, free_pcp
 sizes (fixed high) and its free_factor. Simplifies: 6.1's drains use 6.12's order of lists. Omits: lock contention (a free that cannot
 get the lock goes to the buddy in the kernel), CPU hotplug after boot.
 """
-from mmcore.base.flags cimport PG_ORDER_MASK
-from mmcore.base.lists cimport list_del
 from mmcore.base.records cimport NR_PCP_LISTS, PCP_BATCH_SCALE_MAX, PCPF_FREE_HIGH_BATCH, WMARK_HIGH
 from mmcore.base.trace cimport EV_PCP_DRAIN, trace_event
 from mmcore.base.vmstat cimport fold_cpu_zone
 from mmcore.phys.buddy cimport free_one_page, pageblock_mt, prefetch
 from mmcore.phys.migratetype cimport rmqueue_bulk
 from mmcore.phys.watermark cimport zone_watermark_ok
+
+
+cdef enum:
+    DRAIN_AHEAD = 32
 
 
 cdef inline int32_t clamp32(int32_t x, int32_t lo, int32_t hi) noexcept nogil:
@@ -126,8 +128,10 @@ cdef void free_to_pcp_limits_61(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsig
 
 cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n, unsigned pindex) noexcept nogil:
     # From the tail of list `pindex` until n pages are gone or it is empty, then the next list, and so on.
-    cdef uint32_t head, x, pfn, ahead
-    cdef unsigned order
+    cdef uint32_t head, x, pfn
+    cdef uint32_t ahead[DRAIN_AHEAD]
+    cdef unsigned order, mt
+    cdef int i, m
     if n > pcp.count:
         n = pcp.count
     while n > 0:
@@ -136,18 +140,28 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
         if x == head:
             pindex = pindex + 1 if pindex + 1 < NR_PCP_LISTS else 0
             continue
-        while n > 0 and x != head:
-            pfn = x - 1
-            ahead = mm.link[x].prev
-            prefetch(&mm.link[ahead ^ 1])
-            order = mm.pages[pfn].flags >> PG_ORDER_SHIFT & PG_ORDER_MASK
-            list_del(mm.link, x)
+        order = pindex // 3 if pindex < 12 else PAGEBLOCK_ORDER
+        # Look at the next blocks together, so that the records merging will touch are on their way.
+        m = 0
+        while m < DRAIN_AHEAD and x != head and <int64_t>m << order < n:
+            ahead[m] = x - 1
+            if order < 3:
+                prefetch(&mm.pages[(x - 1) ^ 4])
+                prefetch(&mm.pages[((x - 1) & ~<uint32_t>7) ^ 8])
+            x = mm.link[x].prev
+            m += 1
+        mm.link[head].prev = x
+        mm.link[x].next = head
+        pcp.count -= m << order
+        n -= <int64_t>m << order
+        for i in range(m):
+            pfn = ahead[i]
+            mt = pageblock_mt(mm, pfn)
+            mm.pages[pfn].next = 0
+            mm.pages[pfn].prev = 0
             mm.pages[pfn].flags = 0
-            n -= <int64_t>1 << order
-            pcp.count -= 1 << order
-            free_one_page(mm, z, running, pfn, order, pageblock_mt(mm, pfn), 0)
-            trace_event(mm, EV_PCP_DRAIN, pfn, order, pageblock_mt(mm, pfn))
-            x = mm.link[head].prev
+            trace_event(mm, EV_PCP_DRAIN, pfn, order, mt)
+            free_one_page(mm, z, running, pfn, order, mt, 0)
 
 
 cdef void drain_pcp(Mm* mm, uint32_t zi, unsigned cpu, unsigned running) noexcept nogil:
