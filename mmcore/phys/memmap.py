@@ -153,7 +153,7 @@ def default_reservations(memory: MemoryMap) -> tuple[list[tuple[int, int]], list
     good: list[tuple[int, int]] = [(1, ISA_END)]
     late: list[tuple[int, int]] = []
     total = memory.nr_pages
-    scale = min(1.0, total / (8 * KERNEL_PAGES))
+    scale = min(1.0, total / (2.5 * KERNEL_PAGES))
     kernel, freed = int(KERNEL_PAGES * scale), int(KERNEL_LATE * scale)
     taken = [(r.start_pfn, r.end_pfn, r.nid) for r in memory.ranges if r.end_pfn > ISA_END]
     limit = 225278 if memory.arch == "i386" else MAX_PFN

@@ -184,6 +184,7 @@ def plan_zones(
     kernelcore: str | int | None = None,
     movablecore: str | int | None = None,
     lowmem_end: int | None = None,
+    movable_pfn: Mapping[int, int] | None = None,
     managed: Mapping[tuple[int, str], int] | None = None,
     late: Mapping[tuple[int, str], int] | None = None,
     reserved: Sequence[tuple[int, int]] = (),
@@ -193,7 +194,7 @@ def plan_zones(
 
     reserved, late_reserved: page ranges that the boot keeps for good, or until after the watermarks are set. Instead, managed gives the
     final managed pages of zones by (node, zone name) and late how many of them are freed late: then which pages are kept is chosen from
-    each zone's top downwards (below 1 MiB first).
+    each zone's top downwards (below 1 MiB first). movable_pfn: where ZONE_MOVABLE begins, by node, when it is known already.
     """
     names = ZONE_NAMES[memory.arch]
     ranges = memory.ranges
@@ -202,7 +203,10 @@ def plan_zones(
         nr_nodes = max(nr_nodes, len(distances))
     matrix = _matrix(distances, nr_nodes)
     limits = zone_limits(memory, lowmem_end)
-    movable_pfn = find_zone_movable_pfns(memory, nr_nodes, limits, kernelcore, movablecore)
+    if movable_pfn is None:
+        cuts = find_zone_movable_pfns(memory, nr_nodes, limits, kernelcore, movablecore)
+    else:
+        cuts = [movable_pfn.get(nid, 0) for nid in range(nr_nodes)]
     zones: list[ZoneGeometry] = []
     present_ranges: list[tuple[int, int, int]] = []
     nodes: list[NodeGeometry] = []
@@ -211,11 +215,11 @@ def plan_zones(
         mine = [r for r in ranges if r.nid == nid]
         first = min((r.start_pfn for r in mine), default=0)
         last = max((r.end_pfn for r in mine), default=0)
-        cut = movable_pfn[nid] or last
+        cut = cuts[nid] or last
         node_present = 0
         for zid, name in enumerate(names):
             if zid == zid_movable:
-                low, high = (cut, last) if movable_pfn[nid] else (0, 0)
+                low, high = (cut, last) if cuts[nid] else (0, 0)
             elif zid < len(limits):
                 low, high = limits[zid][0], min(limits[zid][1], cut)
             else:
@@ -248,7 +252,7 @@ def plan_zones(
     return BootPlan(
         arch=memory.arch, nodes=tuple(nodes), zones=tuple(zones), present_ranges=tuple(present_ranges), free_ranges=tuple(free),
         late_ranges=tuple(later), zonelists=zonelists, cpu_node=tuple(cpu_node), max_pfn=max(r.end_pfn for r in ranges),
-        mobility_disabled=total < MOBILITY_LIMIT, movable_pfn=tuple(movable_pfn),
+        mobility_disabled=total < MOBILITY_LIMIT, movable_pfn=tuple(cuts),
     )  # fmt: skip
 
 
