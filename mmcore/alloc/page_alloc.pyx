@@ -106,9 +106,10 @@ cdef int64_t rmqueue(Mm* mm, AllocContext* ac, uint32_t zi, unsigned order, unsi
     return pfn
 
 
-cdef inline bint zone_takes(Zone* z, unsigned order, unsigned hidx, unsigned alloc_flags) noexcept nogil:
+cdef inline bint zone_takes(Mm* mm, Zone* z, unsigned order, unsigned hidx, unsigned alloc_flags) noexcept nogil:
     # The two watermark tests of the list walk. A zone that fails the high mark is marked BELOW_HIGH, which ends pcp auto-tuning upward.
-    if not z.flags & ZONE_BELOW_HIGH:
+    # (6.1 has neither.)
+    if not z.flags & ZONE_BELOW_HIGH and mm.g.kernel == 0:
         if zone_watermark_fast(z, order, z.wmark[WMARK_HIGH] + z.watermark_boost, hidx, alloc_flags):
             return True
         z.flags |= ZONE_BELOW_HIGH
@@ -136,7 +137,7 @@ cdef int64_t get_page_from_freelist(Mm* mm, AllocContext* ac, unsigned order, un
                 alloc_flags &= ~<unsigned>ALLOC_NOFRAGMENT
                 i = 0
                 continue
-            if not zone_takes(z, order, ac.hidx, alloc_flags):
+            if not zone_takes(mm, z, order, ac.hidx, alloc_flags):
                 continue
             pfn = rmqueue(mm, ac, zi, order, alloc_flags)
             if pfn >= 0:
@@ -304,7 +305,7 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
         pcp = &mm.pcps[zi * mm.g.nr_cpus + cpu]
         head = pcp.list_head + ac.mt
         x = mm.link[head].next
-        if x == head or not zone_takes(z, 0, ac.hidx, flags):
+        if x == head or not zone_takes(mm, z, 0, ac.hidx, flags):
             continue
         got = 0
         while x != head and i < n:
@@ -322,6 +323,7 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
             mm.link[x].prev = head
             pcp.count -= <int>got
             pcp.free_count = pcp.free_count >> got if got < 31 else 0
+            pcp.free_factor = pcp.free_factor >> got if got < 8 else 0
             z.pgalloc += got
             zone_statistics(mm, &ac, z, got)
     return i

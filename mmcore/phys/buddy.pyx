@@ -25,11 +25,19 @@ cdef uint32_t search_zone(Mm* mm, uint32_t pfn) noexcept nogil:
     return 0
 
 
+cdef uint32_t link_zone(Mm* mm, uint32_t pfn) noexcept nogil:
+    # What the page's own zone link says: a hole's page belongs to the zone of the memory behind it.
+    cdef uint32_t at = 0
+    while at < mm.g.nr_present and mm.present[at].end <= pfn:
+        at += 1
+    return mm.present[at].zone + 1 if at < mm.g.nr_present else 0
+
+
 cdef inline bint same_zone(Mm* mm, uint32_t a, uint32_t b) noexcept nogil:
     cdef uint32_t za = mm.blocks[a >> PAGEBLOCK_ORDER].zone, zb = mm.blocks[b >> PAGEBLOCK_ORDER].zone
     if za and zb:
         return za == zb
-    return zone_of(mm, a) == zone_of(mm, b)
+    return (za if za else link_zone(mm, a)) == (zb if zb else link_zone(mm, b))
 
 
 cdef inline bint page_is_buddy(Mm* mm, uint32_t pfn, uint32_t buddy, unsigned order) noexcept nogil:

@@ -23,6 +23,7 @@ cdef inline int64_t rmqueue_pcplist(Mm* mm, Zone* z, Pcp* pcp, unsigned order, u
     cdef uint32_t head, x, n
     if halve:
         pcp.free_count >>= 1
+        pcp.free_factor >>= 1
     head = pcp.list_head + order_to_pindex(mt, order)
     x = mm.link[head].next
     if x == head:
@@ -47,7 +48,8 @@ cdef inline void free_to_pcp(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, unsigned o
     p.flags = PG_pcp | (order << PG_ORDER_SHIFT)
     list_add(mm.link, pcp.list_head + pindex, pfn + 1)
     pcp.count += 1 << order
-    if order == 0 and not z.flags & (ZONE_RECLAIM_ACTIVE | ZONE_BELOW_HIGH) and pcp.count < pcp.high and pcp.high >= pcp.high_min and pcp.high <= pcp.high_max:
+    if (order == 0 and pcp.count < pcp.high and not z.flags & (ZONE_RECLAIM_ACTIVE | ZONE_BELOW_HIGH)
+            and pcp.high >= pcp.high_min and pcp.high <= pcp.high_max and mm.g.kernel == 0):
         # nothing to tune: only the marks that every free leaves
         pcp.flags &= <unsigned char>~PCPF_PREV_FREE_HIGH_ORDER
         if pcp.free_count < pcp.batch << 5:

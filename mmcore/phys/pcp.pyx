@@ -25,7 +25,6 @@ cdef int32_t nr_pcp_alloc(Zone* z, Pcp* pcp, unsigned order, bint v61) noexcept 
     # Blocks that a refill takes; raises `high` and the doubling factor as a side effect.
     cdef int32_t high, want, limit
     if v61:
-        pcp.free_factor >>= 1
         want = pcp.batch
         if want > 1:
             want = want >> order if want >> order > 2 else 2
