@@ -121,8 +121,8 @@ def differences(a: AllocState, b: AllocState, *, ignore_flags: int = 0) -> list[
     for key in sorted(a["zones"].keys() | b["zones"].keys()):
         x, y = a["zones"].get(key), b["zones"].get(key)
         if x is None or y is None:
-            if (x or y)["present"]:  # type: ignore[index]
-                out.append(f"zone {key[0]}/{(x or y)['name']} exists on one side only")  # type: ignore[index]
+            if (x or y)["present"]:
+                out.append(f"zone {key[0]}/{(x or y)['name']} exists on one side only")
             continue
         name = f"zone {key[0]}/{x['name']}"
         for field in x.keys() & y.keys() - {"free", "pcp", "name"}:

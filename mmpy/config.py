@@ -1,153 +1,242 @@
-"""The shape of a machine, checked: what Machine(...) takes and an experiment file names.
+"""The shape of a machine, checked: what Machine(...) takes and an experiment file's [machine] names.
 
-Models: the parts of a machine that decide how Linux lays its memory out. Simplifies: CPUs are numbered node by node in turn.
-Omits: memory-less I/O nodes, CPU hotplug.
+Models: the parts of a machine that decide how Linux lays its memory out, as QEMU's pc and q35 have them. Simplifies: without more said,
+CPUs are dealt to the nodes in turn and numbered node by node. Omits: CPU and memory hotplug, nodes with neither CPUs nor memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
+from itertools import accumulate
 from typing import Any
 
-from mmcore.phys.memmap import PAGE, MemoryMap, default_reservations, parse_size
-from mmcore.phys.zones import BootPlan, plan_zones
+from mmcore.phys.memblock import check_ranges
+from mmcore.phys.memmap import ARCH_MAX_PFN, MAX_NUMNODES, as_int, format_size, parse_size
+from mmcore.phys.zonelists import check_distances
+from mmcore.phys.zones import ZONE_NAMES, BootPlan, core_pages, parse_zone_key, plan_boot
+
+__all__ = ["ARCHES", "CHIPSETS", "KERNELS", "LRUS", "MAX_CPUS", "MAX_NODES", "THP", "MachineConfig", "parse_size"]
 
 ARCHES = ("x86_64", "i386")
 KERNELS = ("6.12", "6.1")
 THP = ("always", "madvise", "never")
 LRUS = ("mglru", "classic")
 CHIPSETS = ("pc", "q35")
-MAX_NODES = 1024
-MAX_CPUS = 8192
-
-
-def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must lie in {low}..{high}")
-    return value
+MAX_NODES = {"x86_64": MAX_NUMNODES, "i386": 1}
+MAX_CPUS = {"x86_64": 8192, "i386": 32}
+MAX_NODES_TIMES_CPUS = 1 << 20
+MIN_NODE_PAGES = 1024
+"""4 MiB: x86 ignores smaller nodes"""
+SPLIT_PAGES = 2048
+"""8 MiB: what QEMU rounds the parts of an equal split down to; the last node takes the rest"""
 
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """Parameters of a machine. TypeError or ValueError names a value that cannot be, and its limit.
+    """Parameters of a machine, in one normal form whatever form they were given in. Equal machines have equal configurations.
 
-    nodes: their number (equal parts) or their sizes, whose sum must be `memory`. cpus: their number (dealt to nodes with memory in turn)
-    or the number on each node. reserved: None for what a boot keeps by default, or a list of page ranges (start_pfn, end_pfn).
+    memory: a size ("4G", or bytes). nodes: their number (equal parts), or their sizes, which add up to memory; becomes a tuple of sizes.
+    distances: a matrix of nodes by nodes, or None. cpus: their number, or for each node how many, or for each node which; becomes a tuple
+    of CPU numbers a node. kernelcore, movablecore: a size or a percentage ("25%"). highmem (i386): a size. reserved: None, pages that
+    boot keeps as (first pfn, end pfn) ranges, or as pages by zone ({"node0.Normal": 1000}). sysctl: values to write after boot, by name.
+
+    TypeError or ValueError names a value that no such machine can have, and its limit.
     """
 
     memory: str | int = "4G"
+    _: KW_ONLY
     nodes: int | Sequence[str | int] = 1
     distances: Sequence[Sequence[int]] | None = None
-    cpus: int | Sequence[int] = 1
+    cpus: int | Sequence[int] | Sequence[Sequence[int]] = 1
     arch: str = "x86_64"
     kernel: str = "6.12"
     kernelcore: str | int | None = None
     movablecore: str | int | None = None
     highmem: str | int | None = None
     chipset: str = "pc"
-    reserved: Sequence[tuple[int, int]] | None = None
+    reserved: Sequence[tuple[int, int]] | Mapping[str, int] | None = None
     thp: str = "always"
     lru: str = "mglru"
     sysctl: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
 
+    node_pages: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """pages of each node"""
+    cpu_node: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """node of each CPU"""
+
     def __post_init__(self) -> None:
-        _one_of("arch", self.arch, ARCHES)
-        _one_of("kernel", self.kernel, KERNELS)
-        _one_of("thp", self.thp, THP)
-        _one_of("lru", self.lru, LRUS)
-        _one_of("chipset", self.chipset, CHIPSETS)
-        _whole("seed", self.seed, 0, 2**64 - 1)
-        if not isinstance(self.sysctl, Mapping):
-            raise TypeError(f"sysctl must be a mapping of names to values, not {self.sysctl!r}")
-        self.node_pages()
-        self.cpu_node()
-        if self.highmem is not None and self.arch != "i386":
-            raise ValueError("highmem needs arch='i386'")
+        for name, allowed in (("arch", ARCHES), ("kernel", KERNELS), ("chipset", CHIPSETS), ("thp", THP), ("lru", LRUS)):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        total = parse_size(self.memory)
+        if not 0 < total <= ARCH_MAX_PFN[self.arch]:
+            raise ValueError(f"memory is {self.memory!r}; {self.arch} has more than 0 and at most {format_size(ARCH_MAX_PFN[self.arch])}")
+        self._set("memory", format_size(total))
+        self._set("node_pages", _node_pages(self.nodes, total, self.arch))
+        self._set("nodes", tuple(format_size(pages) for pages in self.node_pages))
+        cpus = _cpus(self.cpus, self.node_pages, self.arch)
+        self._set("cpus", cpus)
+        nodes = {cpu: nid for nid, own in enumerate(cpus) for cpu in own}
+        self._set("cpu_node", tuple(nodes[cpu] for cpu in range(len(nodes))))
+        if self.distances is not None:
+            matrix = self.distances.tolist() if hasattr(self.distances, "tolist") else self.distances
+            self._set("distances", check_distances(matrix, len(self.node_pages)))
+        for name in ("kernelcore", "movablecore"):
+            value = getattr(self, name)
+            if value is not None:
+                pages = core_pages(value, total, name)
+                percent = isinstance(value, str) and "%" in value
+                self._set(name, f"{int(value.strip()[:-1])}%" if percent else format_size(pages))
+        if self.highmem is not None:
+            if self.arch != "i386":
+                raise ValueError(f"highmem is {self.highmem!r}; only arch='i386' has a HighMem zone")
+            self._set("highmem", format_size(parse_size(self.highmem, "highmem")))
+        self._set("reserved", _reserved(self.reserved, self.arch, len(self.node_pages)))
+        self._set("sysctl", _sysctl(self.sysctl))
+        seed = as_int(self.seed, "seed")
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed is {seed}; it must lie in 0..{(1 << 64) - 1}")
+        self._set("seed", seed)
 
-    def node_pages(self) -> list[int]:
-        """Pages of each node."""
-        total = parse_size(self.memory) // PAGE
-        if total < 4096:
-            raise ValueError(f"memory is {self.memory!r}: {total} pages; the least is 16 MiB (4096 pages)")
-        if self.arch == "i386" and total > 16 << 18:
-            raise ValueError(f"memory is {self.memory!r}; i386 with PAE takes up to 16 GiB")
-        if isinstance(self.nodes, int) and not isinstance(self.nodes, bool):
-            n = _whole("nodes", self.nodes, 1, MAX_NODES)
-            if self.arch == "i386" and n > 1:
-                raise ValueError(f"nodes is {n}; i386 machines have one node")
-            if total // n < 1024:
-                raise ValueError(f"{n} nodes share {total} pages; each needs at least 1024 (4 MiB)")
-            part = total // n // 256 * 256
-            return [part] * (n - 1) + [total - part * (n - 1)]
-        if isinstance(self.nodes, (str, bool)) or not isinstance(self.nodes, Sequence):
-            raise TypeError(f"nodes must be a number or a list of sizes, not {self.nodes!r}")
-        sizes = [parse_size(s) // PAGE for s in self.nodes]
-        if not 1 <= len(sizes) <= MAX_NODES:
-            raise ValueError(f"{len(sizes)} nodes; there can be 1..{MAX_NODES}")
-        if sum(sizes) != total:
-            raise ValueError(f"the nodes' sizes add up to {sum(sizes)} pages, memory is {total}")
-        if any(0 < s < 1024 for s in sizes):
-            raise ValueError(f"nodes of {sizes} pages; one with memory needs at least 1024 (4 MiB)")
-        return sizes
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
-    def cpu_node(self) -> list[int]:
-        """Node of each CPU."""
-        sizes = self.node_pages()
-        if isinstance(self.cpus, int) and not isinstance(self.cpus, bool):
-            n = _whole("cpus", self.cpus, 1, MAX_CPUS)
-            if n * len(sizes) > 1 << 20:
-                raise ValueError(f"{n} CPUs on {len(sizes)} nodes; their product may be up to {1 << 20}")
-            with_memory = [i for i, s in enumerate(sizes) if s] or [0]
-            return sorted(with_memory[c % len(with_memory)] for c in range(n))
-        if isinstance(self.cpus, (str, bool)) or not isinstance(self.cpus, Sequence):
-            raise TypeError(f"cpus must be a number or a list of numbers per node, not {self.cpus!r}")
-        counts = [_whole("a node's cpus", c, 0, MAX_CPUS) for c in self.cpus]
-        if len(counts) != len(sizes) or not 1 <= sum(counts) <= MAX_CPUS:
-            raise ValueError(f"cpus is {counts}: it must give 0..{MAX_CPUS} CPUs for each of {len(sizes)} nodes, and one in all")
-        return [nid for nid, c in enumerate(counts) for _ in range(c)]
+    @property
+    def nr_pages(self) -> int:
+        """Pages of RAM that the machine is built with."""
+        return sum(self.node_pages)
 
-    def lowmem_end(self) -> int | None:
-        """First page frame of HighMem where `highmem` asks for a size of it."""
-        if self.highmem is None:
-            return None
-        total = parse_size(self.memory) // PAGE
-        high = parse_size(self.highmem) // PAGE
-        if high >= total or total - high < 64 << 8:
-            high = 0
-        return min(total - high, 225278)
+    @property
+    def highmem_pages(self) -> int | None:
+        return None if self.highmem is None else parse_size(self.highmem, "highmem")
 
     def plan(self) -> BootPlan:
-        """Where everything lies at boot."""
-        memory = MemoryMap.qemu(self.node_pages(), chipset=self.chipset, arch=self.arch)
-        if self.reserved is None:
-            good, late = default_reservations(memory)
-        else:
-            good, late = [(int(a), int(b)) for a, b in self.reserved], []
-            if any(not 0 <= a < b for a, b in good):
-                raise ValueError(f"reserved is {good}; each range is (first page frame, end behind it)")
-        return plan_zones(
-            memory, cpu_node=self.cpu_node(), distances=self.distances, kernelcore=self.kernelcore, movablecore=self.movablecore,
-            lowmem_end=self.lowmem_end(), reserved=good, late_reserved=late,
-        )  # fmt: skip
+        """Where everything lies at boot. ValueError if the machine is too small for what its boot keeps."""
+        return plan_boot(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain data (JSON)."""
-        out = asdict(self)
-        out["sysctl"] = {k: list(v) if isinstance(v, tuple) else v for k, v in self.sysctl.items()}
-        return out
+        """The configuration as plain data (JSON); from_dict() turns it back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MachineConfig:
-        unknown = data.keys() - cls.__dataclass_fields__.keys()
-        if unknown:
-            raise ValueError(f"unknown key {sorted(unknown)[0]!r} of a machine; known are {', '.join(cls.__dataclass_fields__)}")
+        """A configuration from plain data, such as the [machine] table of an experiment file; what is missing has its default."""
+        if not isinstance(data, Mapping):
+            raise TypeError(f"a machine's configuration must be a mapping, not {type(data).__name__}")
+        known = [f.name for f in fields(cls) if f.init]
+        for key in data:
+            if key not in known:
+                raise ValueError(f"a machine has no {key!r}; known are {', '.join(known)}")
         return cls(**data)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _node_pages(nodes: Any, total: int, arch: str) -> tuple[int, ...]:
+    limit = MAX_NODES[arch]
+    if _is_list(nodes):
+        sizes = tuple(parse_size(size, f"size of node {nid}") for nid, size in enumerate(nodes))
+        count = len(sizes)
+        if count and sum(sizes) != total:
+            raise ValueError(f"the nodes' sizes {list(nodes)!r} add up to {format_size(sum(sizes))}; memory is {format_size(total)}")
+    else:
+        count = as_int(nodes, "nodes")
+        sizes = ()
+    if not 1 <= count <= limit:
+        raise ValueError(f"nodes is {nodes!r}: {count} nodes; {arch} has 1..{limit}")
+    if not sizes:
+        # Small machines are split by the page block, to come out even.
+        unit = SPLIT_PAGES if total // count >= SPLIT_PAGES else 512
+        part = total // count // unit * unit
+        sizes = (part,) * (count - 1) + (total - part * (count - 1),)
+    for nid, pages in enumerate(sizes):
+        if count > 1 and pages < MIN_NODE_PAGES and (pages or not _is_list(nodes)):
+            raise ValueError(f"node {nid} has {pages} pages; one with memory needs {MIN_NODE_PAGES} (4M)")
+    return sizes
+
+
+def _cpus(cpus: Any, node_pages: tuple[int, ...], arch: str) -> tuple[tuple[int, ...], ...]:
+    count, limit = len(node_pages), MAX_CPUS[arch]
+    limit = min(limit, MAX_NODES_TIMES_CPUS // count)
+    if not _is_list(cpus):
+        total = as_int(cpus, "cpus")
+        if not 1 <= total <= limit:
+            raise ValueError(f"cpus is {total}; it must lie in 1..{limit} on {arch} with {count} node(s)")
+        # In turn to the nodes that have memory; then numbered node by node.
+        homes = [nid for nid, pages in enumerate(node_pages) if pages]
+        shares = dict.fromkeys(range(count), 0)
+        for i in range(total):
+            shares[homes[i % len(homes)]] += 1
+        cpus = list(shares.values())
+    if len(cpus) != count:
+        raise ValueError(f"cpus has {len(cpus)} entries; the machine has {count} node(s)")
+    lists = [_is_list(entry) for entry in cpus]
+    if any(lists):
+        if not all(lists):
+            raise TypeError(f"cpus is {cpus!r}; give a number for each node, or a list of CPUs for each")
+        out = tuple(tuple(sorted(as_int(cpu, "a CPU's number") for cpu in entry)) for entry in cpus)
+        numbers = sorted(cpu for entry in out for cpu in entry)
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"cpus is {cpus!r}; it must name each of CPUs 0..{max(len(numbers) - 1, 0)} once")
+    else:
+        counts = [as_int(n, f"CPUs of node {nid}") for nid, n in enumerate(cpus)]
+        for nid, n in enumerate(counts):
+            if not 0 <= n <= limit:
+                raise ValueError(f"node {nid} has {n} CPUs; it must lie in 0..{limit}")
+        ends = list(accumulate(counts))
+        out = tuple(tuple(range(end - n, end)) for end, n in zip(ends, counts, strict=True))
+    if not 1 <= sum(map(len, out)) <= limit:
+        raise ValueError(f"cpus is {cpus!r}: {sum(map(len, out))} CPUs; {arch} with {count} node(s) has 1..{limit}")
+    for nid, (pages, entry) in enumerate(zip(node_pages, out, strict=True)):
+        if not pages and not entry:
+            raise ValueError(f"node {nid} has neither memory nor CPUs")
+    return out
+
+
+def _reserved(reserved: Any, arch: str, nr_nodes: int) -> tuple[tuple[int, int], ...] | dict[str, int] | None:
+    if reserved is None:
+        return None
+    if not isinstance(reserved, Mapping):
+        return tuple(check_ranges(reserved, "reserved"))
+    out: dict[str, int] = {}
+    for key, pages in reserved.items():
+        node, name = parse_zone_key(key)
+        if name not in ZONE_NAMES[arch] or node >= nr_nodes:
+            raise ValueError(f"reserved names zone {key!r}; {arch} has {', '.join(ZONE_NAMES[arch])} on nodes 0..{nr_nodes - 1}")
+        count = as_int(pages, f"reserved pages of {key}")
+        if count < 0:
+            raise ValueError(f"reserved pages of {key} are {count}; they must not be negative")
+        if f"node{node}.{name}" in out:
+            raise ValueError(f"reserved names zone {key!r} twice")
+        out[f"node{node}.{name}"] = count
+    return out
+
+
+def _sysctl(sysctl: Any) -> dict[str, object]:
+    if not isinstance(sysctl, Mapping):
+        raise TypeError(f"sysctl must map names to values, not {type(sysctl).__name__}")
+    out: dict[str, object] = {}
+    for name, value in sysctl.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a sysctl's name must be a string such as 'vm.min_free_kbytes', not {name!r}")
+        if _is_list(value):
+            value = tuple(as_int(item, f"sysctl {name}") for item in value)
+        elif not isinstance(value, str):
+            value = as_int(value, f"sysctl {name}")
+        out[name] = value
+    return out

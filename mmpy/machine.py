@@ -18,7 +18,7 @@ from mmcore.alloc import page_alloc
 from mmcore.base.state import State
 from mmcore.base.trace import Tracer
 from mmcore.phys import boot, check
-from mmcore.phys.memmap import MemoryMap, default_reservations
+from mmcore.phys.memmap import MemoryMap
 from mmcore.phys.zones import BootPlan, plan_zones
 from mmcore.run import engine
 from mmcore.run.engine import Stop
@@ -101,9 +101,9 @@ class Machine:
         kernelcore: str | int | None = None,
         movablecore: str | int | None = None,
         lowmem_end: int | None = None,
-        managed: Mapping[tuple[int, str], int] | None = None,
-        late: Mapping[tuple[int, str], int] | None = None,
-        reserved: Sequence[tuple[int, int]] | None = None,
+        managed: Mapping[Any, int] | None = None,
+        late: Mapping[Any, int] | None = None,
+        reserved: Sequence[tuple[int, int]] | Mapping[str, int] | None = None,
         sysctl: Mapping[str, object] | None = None,
     ) -> Machine:
         """A machine with exactly this memory.
@@ -116,10 +116,9 @@ class Machine:
             raise ValueError(f"cpus is {cpus!r}; it must be 1..8192, or the node (0..1023) of each CPU")
         if kernel not in KERNELS or thp not in THP:
             raise ValueError(f"kernel is {kernel!r} and thp {thp!r}; they must be one of {KERNELS} and {THP}")
-        good, later = ([], []) if managed is not None else default_reservations(memory) if reserved is None else (list(reserved), [])
         plan = plan_zones(
-            memory, cpu_node=cpu_node, distances=distances, kernelcore=kernelcore, movablecore=movablecore, lowmem_end=lowmem_end,
-            managed=managed, late=late, reserved=good, late_reserved=later,
+            memory, kernel=kernel, cpu_node=cpu_node, distances=distances, kernelcore=kernelcore, movablecore=movablecore,
+            lowmem_end=lowmem_end, managed=managed, late=late, reserved=reserved,
         )  # fmt: skip
         self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "memory map", "ranges": [(r.start_pfn, r.end_pfn, r.nid) for r in memory.ranges]})
         for name, value in (sysctl or {}).items():

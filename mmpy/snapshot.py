@@ -51,7 +51,7 @@ def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], ex
     temporary = f"{os.fspath(path)}.part"
     try:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **members)  # type: ignore[arg-type]
+            np.savez_compressed(file, allow_pickle=False, **members)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):

@@ -16,15 +16,16 @@ import numpy as np
 cimport numpy as cnp
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from mmcore.base.errors cimport (
-    E_BAD_PAGE, E_CPU, E_GFP, E_INVAL, E_NODE, E_NOMEM, E_NOT_ALLOCATED, E_ORDER, E_RANGE, E_RESERVED, E_TAIL, E_WRONG_ORDER, check,
+    E_BAD_PAGE, E_CPU, E_GFP, E_NODE, E_NOMEM, E_NOT_ALLOCATED, E_ORDER, E_RANGE, E_RESERVED, E_TAIL, E_WRONG_ORDER, check,
 )
 from mmcore.base.flags cimport (
     PG_CHECK_AT_FREE, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_head, PG_hwpoison, PG_pcp, PG_pfmemalloc,
 )
 from mmcore.base.gfp cimport *
 from mmcore.base.records cimport (
-    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL,
-    NUMA_MISS, NUMA_OTHER, Page, Pageblock, PageMeta, PCP_BATCH_SCALE_MAX, Pcp, PCPF_PREV_FREE_HIGH_ORDER, WMARK_HIGH, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
+    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_UNMOVABLE, NO_ZID, Node,
+    NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHER, Page, Pageblock, PageMeta, PCP_BATCH_SCALE_MAX, Pcp,
+    PCPF_PREV_FREE_HIGH_ORDER, WMARK_HIGH, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
@@ -547,7 +548,6 @@ cdef inline void free_unref(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) 
 
 cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) noexcept nogil:
     cdef int rc = check_free(mm, pfn, order)
-    cdef uint32_t flags
     if rc:
         return rc
     if mm.meta[pfn].refcount == 1:
@@ -660,7 +660,7 @@ cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
 
 cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcept nogil:
     cdef uint32_t head, piece, flags, end, at
-    cdef unsigned have, k
+    cdef unsigned have
     cdef int kind
     if pfn >= mm.g.nr_pages or order > MAX_PAGE_ORDER or pfn & ((<uint32_t>1 << order) - 1):
         return -E_RANGE

@@ -5,7 +5,7 @@ Models: mem_map, pg_data_t, struct zone and the per-CPU pagesets as arrays of re
 
 Memory that no one wrote to is zero and costs nothing: building, copying and comparing take time in proportion to what was touched.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy
 
 import numpy as np

@@ -5,7 +5,7 @@ in their order (mm/mm_init.c, mm/memblock.c, mm/page_alloc.c, mm/khugepaged.c). 
 they wait as ranges behind a sentinel (LazyRange) until something takes them. Simplifies: deferred initialisation of struct pages
 frees in ascending order; late-freed memory goes to the buddy as blocks. Omits: hotplug.
 """
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 
 import numpy as np
 

@@ -7,7 +7,6 @@ Simplifies: no zone lock. Omits: CMA lists, page reporting, guard pages, capture
 """
 from mmcore.base.flags cimport PG_pcp
 from mmcore.base.lists cimport list_del
-from mmcore.base.records cimport PresentRange
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
 from mmcore.base.vmstat cimport sub_free_pages_repeat
 

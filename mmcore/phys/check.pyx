@@ -13,7 +13,7 @@ cimport numpy as cnp
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_buddy, PG_hwpoison, PG_pcp
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS,
-    NR_PCP_LISTS, Page, Pcp, Zone,
+    NR_PCP_LISTS, Pcp, Zone,
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport free_list_head, pageblock_mt, zone_of

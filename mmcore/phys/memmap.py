@@ -1,197 +1,366 @@
-"""Memory maps: which page frames are memory, on which node, and which of them a boot keeps for itself.
+"""Memory maps: which page frames are RAM, and on which node.
 
-Models: the e820 map after the platform's trimming (arch/x86/kernel/e820.c) as QEMU's pc and q35 machines give it, and what
-memblock holds when the allocator starts (kernel image, memory map, hash tables, bounce buffers). Simplifies: what a boot reserves is a
-fit to recorded boots of Debian's kernel (managed pages within 1 %), not a replay of it. Omits: hotplug, persistent memory.
+Models: the map that the platform hands over (arch/x86/kernel/e820.c, setup.c, mm/numa.c, init_32.c), as QEMU's pc and q35 machines lay it
+out, as a boot log prints it, as /proc/iomem shows it; ranges in page frames, trimmed to whole pages, page frame 0 left out.
+Simplifies: an explicit map is taken as it is, without vendor quirks. Omits: memory hotplug, persistent memory, EFI memory types.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-PAGE = 4096
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+PAGES_PER_SECTION = 32768
+"""A section of the sparse memory model: 128 MiB"""
+LOW_MEMORY_END = 256
+"""pfn of 1 MiB: x86 never gives the memory below to the allocator"""
+DMA_END = 4096
+FOUR_GIB = 1 << 20
+MAX_RANGES = 4096
+MAX_NUMNODES = 1024
 MAX_PFN = 1 << 31
-SECTION_PAGES = 32768
-LOW_END = 0x9F  # RAM below 640 KiB, without the page of the extended BIOS data
-ISA_END = 0x100
-GIB = 1 << 18  # in pages
-ACPI_PAGES = {"pc": 38, "q35": 38}
-"""Pages at the top of the low part that hold ACPI tables: what the recorded boots show (older firmware: 32 and 33)."""
-LOW_PART = {"pc": (3584 << 8, 3 * GIB), "q35": (2816 << 8, 2 * GIB)}
-"""(RAM from which the low part is cut, size of the low part then), in pages."""
-_SUFFIX = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?\s*$", re.IGNORECASE)
-_NODE_RANGE = re.compile(r"node\s+(\d+): \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\]")
-_IOMEM = re.compile(r"^([0-9a-fA-F]+)-([0-9a-fA-F]+) : System RAM\s*$", re.MULTILINE)
+"""First pfn that is too high for this simulator (8 TiB): links between pages are 32-bit, with room for list heads"""
+I386_LOWMEM_END = 225278
+"""Where HighMem begins with Debian's PAE kernel: what 128 MiB of vmalloc space and the fixed mappings leave of the last GiB"""
+ARCH_MAX_PFN = {"x86_64": MAX_PFN, "i386": 1 << 24}
+"""The same by architecture; i386 with PAE has 36 address bits"""
+ACPI_TAIL_PAGES = 38
+"""Pages that the firmware keeps at the top of the low part. The recordings of Debian's kernels show 38 on pc and on q35
+(their low part ends at 0x...fda000); other builds of QEMU and SeaBIOS keep 32 on pc and 33 on q35."""
+ISA_RAM_END = 0x9F
+"""pfn behind the last whole page of conventional memory; the extended BIOS data area begins in the next"""
+
+_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?", re.IGNORECASE)
+_EARLY = re.compile(r"node\s+(\d+): \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\]")
+_E820 = re.compile(r"BIOS-e820: \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] (usable|reserved|\S.*)")
+_E820_UPDATE = re.compile(r"e820: (?:update|remove) \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] usable")
+_IOMEM_RAM = re.compile(r"^\s*([0-9a-fA-F]+)-([0-9a-fA-F]+) : System RAM\s*$")
+
+Span = tuple[int, int]
+"""(first pfn, end pfn), the end exclusive"""
 
 
-def parse_size(size: str | int) -> int:
-    """Bytes of a size: a number, or text like "4G", "512 MiB". ValueError or TypeError names what cannot be read."""
-    if isinstance(size, bool) or not isinstance(size, (str, int)):
-        raise TypeError(f"a size is a number of bytes or a text like '4G', not {size!r}")
-    if isinstance(size, int):
-        value = size
+def parse_size(size: str | int, name: str = "memory") -> int:
+    """Pages of a size: "4G", "512M", "1.5GiB" (powers of 1024; no suffix: bytes) or an int of bytes.
+
+    TypeError for anything else; ValueError if it is negative, no whole number of pages, or beyond 8 TiB. `name` is for the message.
+    """
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip())
+        if match is None:
+            raise ValueError(f"{name} is {size!r}; a size is a number of bytes, or one with K, M, G, T or P, such as '4G'")
+        number, unit = match[1], 1 << 10 * " KMGTP".index(match[2].upper() or " ")
+        if number[:2] in ("0x", "0X"):
+            value = int(number, 16) * unit
+        else:
+            whole, _, fraction = number.partition(".")
+            if len(number) > 40:
+                raise ValueError(f"{name} is a number of {len(number)} digits; the limit is {MAX_PFN * PAGE_SIZE} bytes (8T)")
+            parts, rest = divmod(int(whole + fraction) * unit, 10 ** len(fraction))
+            if rest:
+                raise ValueError(f"{name} is {size!r}, which is no whole number of bytes")
+            value = parts
     else:
-        match = _SIZE.match(size)
-        if not match:
-            raise ValueError(f"cannot read the size {size!r}; write a number with K, M, G or T behind it")
-        number, suffix = match.group(1), match.group(2).lower()
-        value = int(float(number) * (1 << _SUFFIX[suffix])) if "." in number else int(number) << _SUFFIX[suffix]
-    if not 0 <= value < MAX_PFN * PAGE:
-        raise ValueError(f"size {size!r} is {value} bytes; it must lie in 0..{MAX_PFN * PAGE - 1}")
-    return value
+        value = as_int(size, name)
+    if value < 0:
+        raise ValueError(f"{name} is {size!r}; it must not be negative")
+    if value % PAGE_SIZE:
+        raise ValueError(f"{name} is {size!r}, {value} bytes; it must be a multiple of the page size, {PAGE_SIZE}")
+    if value > MAX_PFN * PAGE_SIZE:
+        raise ValueError(f"{name} is {size!r}, {value} bytes; the limit is {MAX_PFN * PAGE_SIZE} (8T)")
+    return value // PAGE_SIZE
 
 
-@dataclass(frozen=True, order=True)
+def format_size(pages: int) -> str:
+    """The shortest text that parse_size() turns back into `pages`: "4G", "1536M", "4193760K", "0"."""
+    kib = pages * (PAGE_SIZE >> 10)
+    for unit in "KMGT":
+        if kib % 1024 or not kib or unit == "T":
+            return f"{kib}{unit}" if kib else "0"
+        kib //= 1024
+    raise AssertionError("not reached")
+
+
+def as_int(value: object, name: str) -> int:
+    """`value` as an int, if it is one by nature (numpy's too, no bool); TypeError names it otherwise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__} ({value!r})")
+    return int(value.__index__())
+
+
+def subtract(ranges: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
+    """What `holes` leave of `ranges`. Both ascending and without overlaps, and so is the result."""
+    out = []
+    first = 0
+    for start, end in ranges:
+        while first < len(holes) and holes[first][1] <= start:
+            first += 1
+        i = first
+        while i < len(holes) and holes[i][0] < end:
+            if start < holes[i][0]:
+                out.append((start, holes[i][0]))
+            start = max(start, holes[i][1])
+            i += 1
+        if start < end:
+            out.append((start, end))
+    return out
+
+
+def clip(ranges: Iterable[Span], low: int, high: int) -> list[Span]:
+    """The parts of `ranges` within [low, high)."""
+    return [(max(start, low), min(end, high)) for start, end in ranges if start < high and end > low]
+
+
+def merge(ranges: Iterable[Span]) -> list[Span]:
+    """The union of ranges, ascending, without overlaps or touching neighbours."""
+    out: list[Span] = []
+    for start, end in sorted(ranges):
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        elif start < end:
+            out.append((start, end))
+    return out
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class MemoryRange:
-    """Page frames [start_pfn, end_pfn) that are memory, of node nid."""
+    """RAM of one node: page frames start_pfn to end_pfn, the end exclusive."""
 
     start_pfn: int
     end_pfn: int
     nid: int = 0
 
+    @property
+    def nr_pages(self) -> int:
+        return self.end_pfn - self.start_pfn
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True, init=False)
 class MemoryMap:
-    """All memory of a machine: sorted ranges that do not overlap, neighbours of one node joined. ValueError names a range that cannot be."""
+    """All RAM of a machine: ranges ascending, without overlaps, touching ranges of one node merged.
+
+    Takes ranges in any order, as MemoryRange or (start_pfn, end_pfn[, nid]). Page frame 0 is left out, as x86 does. ValueError names a
+    range that is empty, overlaps another, lies beyond the limit of the architecture ("x86_64": 8 TiB, "i386": 64 GiB) or is on an
+    impossible node; TypeError a value of the wrong kind.
+    """
 
     ranges: tuple[MemoryRange, ...]
-    arch: str = "x86_64"
+    arch: str
 
     def __init__(self, ranges: Iterable[MemoryRange | tuple[int, int] | tuple[int, int, int]], arch: str = "x86_64") -> None:
-        if arch not in ("x86_64", "i386"):
-            raise ValueError(f"arch is {arch!r}; it must be 'x86_64' or 'i386'")
-        rows = sorted(r if isinstance(r, MemoryRange) else MemoryRange(*r) for r in ranges)
-        joined: list[MemoryRange] = []
-        for r in rows:
-            for value, name in ((r.start_pfn, "start_pfn"), (r.end_pfn, "end_pfn"), (r.nid, "nid")):
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise TypeError(f"{name} of a memory range must be an integer, not {value!r}")
-            if not 1 <= r.start_pfn < r.end_pfn <= MAX_PFN - 1024:
-                raise ValueError(f"memory range {r.start_pfn:#x}..{r.end_pfn:#x}: page frames lie in 1..{MAX_PFN - 1024:#x}, the end behind the start")
-            if not 0 <= r.nid < 1024:
-                raise ValueError(f"node {r.nid} of a memory range: nodes lie in 0..1023")
-            if joined and r.start_pfn < joined[-1].end_pfn:
-                raise ValueError(f"memory ranges {joined[-1]} and {r} overlap")
-            if joined and r.start_pfn == joined[-1].end_pfn and r.nid == joined[-1].nid:
-                joined[-1] = MemoryRange(joined[-1].start_pfn, r.end_pfn, r.nid)
+        if arch not in ARCH_MAX_PFN:
+            raise ValueError(f"arch is {arch!r}; known are {', '.join(map(repr, ARCH_MAX_PFN))}")
+        if isinstance(ranges, str | bytes | Mapping) or not isinstance(ranges, Iterable):
+            raise TypeError(f"ranges of RAM must be a sequence of (start_pfn, end_pfn, nid), not {type(ranges).__name__}")
+        given = sorted(_checked(r, arch) for r in ranges)
+        if not given:
+            raise ValueError("a memory map needs at least one range of RAM")
+        merged: list[MemoryRange] = []
+        for r in given:
+            last = merged[-1] if merged else None
+            if last and r.start_pfn < last.end_pfn:
+                raise ValueError(f"ranges of RAM overlap: {_text(last)} and {_text(r)}")
+            if last and r.start_pfn == last.end_pfn and r.nid == last.nid:
+                merged[-1] = MemoryRange(last.start_pfn, r.end_pfn, r.nid)
             else:
-                joined.append(r)
-        if not joined:
-            raise ValueError("a memory map needs at least one range")
-        if len(joined) > 4096:
-            raise ValueError(f"{len(joined)} memory ranges; the limit is 4096")
-        if arch == "i386" and joined[-1].end_pfn > 1 << 24:
-            raise ValueError(f"i386 with PAE reaches page frame {1 << 24:#x}, not {joined[-1].end_pfn:#x}")
-        object.__setattr__(self, "ranges", tuple(joined))
+                merged.append(r)
+        if len(merged) > MAX_RANGES:
+            raise ValueError(f"{len(merged)} separate ranges of RAM; the limit is {MAX_RANGES}")
+        object.__setattr__(self, "ranges", tuple(merged))
         object.__setattr__(self, "arch", arch)
+
+    def __iter__(self) -> Iterator[MemoryRange]:
+        return iter(self.ranges)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __contains__(self, pfn: int) -> bool:
+        i = bisect_right(self.ranges, pfn, key=lambda r: r.start_pfn) - 1
+        return i >= 0 and pfn < self.ranges[i].end_pfn
 
     @property
     def nr_pages(self) -> int:
-        return sum(r.end_pfn - r.start_pfn for r in self.ranges)
+        """Pages of RAM."""
+        return sum(r.nr_pages for r in self.ranges)
+
+    @property
+    def min_pfn(self) -> int:
+        """Lowest page frame of RAM."""
+        return self.ranges[0].start_pfn
+
+    @property
+    def max_pfn(self) -> int:
+        """First page frame behind all RAM."""
+        return self.ranges[-1].end_pfn
+
+    @property
+    def nr_nodes(self) -> int:
+        """Highest node that has RAM, plus one."""
+        return 1 + max(r.nid for r in self.ranges)
+
+    def node_ranges(self, nid: int) -> list[Span]:
+        """RAM of one node as (start_pfn, end_pfn), ascending."""
+        return [(r.start_pfn, r.end_pfn) for r in self.ranges if r.nid == nid]
+
+    def by_node(self) -> dict[int, list[Span]]:
+        """node_ranges() of every node that has RAM, nodes ascending."""
+        out: dict[int, list[Span]] = {nid: [] for nid in sorted({r.nid for r in self.ranges})}
+        for r in self.ranges:
+            out[r.nid].append((r.start_pfn, r.end_pfn))
+        return out
+
+    def spans(self) -> list[Span]:
+        """All RAM as (start_pfn, end_pfn), ascending; ranges of different nodes stay apart."""
+        return [(r.start_pfn, r.end_pfn) for r in self.ranges]
+
+    def truncate(self, max_pfn: int) -> MemoryMap:
+        """The map without what lies at or above max_pfn."""
+        if self.max_pfn <= max_pfn:
+            return self
+        kept = [(r.start_pfn, min(r.end_pfn, max_pfn), r.nid) for r in self.ranges if r.start_pfn < max_pfn]
+        return MemoryMap(kept, self.arch)
+
+    # ------------------------------------------------------------ where a map comes from
 
     @classmethod
-    def qemu(cls, node_pages: Sequence[int], *, chipset: str = "pc", arch: str = "x86_64") -> MemoryMap:
-        """The map of a QEMU machine whose nodes have these pages; nodes lie over the low and the high part in their order."""
-        if chipset not in LOW_PART:
-            raise ValueError(f"chipset is {chipset!r}; it must be 'pc' or 'q35'")
-        total = sum(node_pages)
-        if total < 4096:
-            raise ValueError(f"{total} pages of memory; the least is 4096 (16 MiB)")
-        threshold, cut = LOW_PART[chipset]
-        low = cut if total >= threshold else total
-        parts = [(1, LOW_END), (ISA_END, low - ACPI_PAGES[chipset])]
-        if total > low:
-            parts.append((4 * GIB, 4 * GIB + total - low))
-        ranges, at = [], 0
-        for nid, n in enumerate(node_pages):
-            for a, b in ((at, min(at + n, low)), (4 * GIB + max(at, low) - low, 4 * GIB + at + n - low)):
-                ranges += [(max(a, x), min(b, y), nid) for x, y in parts if max(a, x) < min(b, y)]
-            at += n
+    def qemu(cls, node_pages: Sequence[int], *, chipset: str = "pc", arch: str = "x86_64", acpi_tail: int = ACPI_TAIL_PAGES) -> MemoryMap:
+        """The map of a QEMU machine whose nodes have these pages of RAM: chipset "pc" or "q35".
+
+        The part below 4 GiB is at most 3.5 GiB less one page (pc) or 2.75 GiB less one page (q35); a machine with more puts all but
+        3 GiB (2 GiB) at 4 GiB. Nodes are laid over both parts in their order; one may have no pages.
+        acpi_tail pages at the top of the low part belong to the firmware.
+        """
+        if chipset not in ("pc", "q35"):
+            raise ValueError(f"chipset is {chipset!r}; known are 'pc' and 'q35'")
+        nodes = [as_int(pages, f"pages of node {nid}") for nid, pages in enumerate(node_pages)]
+        nr_pages = sum(nodes)
+        if len(nodes) > MAX_NUMNODES:
+            raise ValueError(f"{len(nodes)} nodes; the limit is {MAX_NUMNODES}")
+        if not 0 <= acpi_tail < nr_pages - LOW_MEMORY_END:
+            raise ValueError(
+                f"memory is {nr_pages} pages; it needs more than {LOW_MEMORY_END + acpi_tail}: the first MiB and {acpi_tail} of firmware"
+            )
+        most, split = {"pc": (0xE0000, 0xC0000), "q35": (0xB0000, 0x80000)}[chipset]
+        low = nr_pages if nr_pages < most else split
+        usable = [(1, ISA_RAM_END), (LOW_MEMORY_END, low - acpi_tail)]
+        if low < nr_pages:
+            usable.append((FOUR_GIB, FOUR_GIB + nr_pages - low))
+        ranges = []
+        at = 0
+        for nid, size in enumerate(nodes):
+            if size < 0:
+                raise ValueError(f"node {nid} has {size} pages; a size must not be negative")
+            # A node is a stretch of RAM counted without the hole below 4 GiB.
+            for first, end, shift in ((at, min(at + size, low), 0), (max(at, low), at + size, FOUR_GIB - low)):
+                if first < end:
+                    ranges += [(s, e, nid) for s, e in clip(usable, first + shift, end + shift)]
+            at += size
         return cls(ranges, arch)
 
     @classmethod
-    def from_dmesg(cls, text: str, arch: str = "x86_64") -> MemoryMap:
-        """The map that a boot log prints under "Early memory node ranges"."""
-        found = [(int(a, 16) // PAGE, (int(b, 16) + 1) // PAGE, int(nid)) for nid, a, b in _NODE_RANGE.findall(text)]
+    def from_dmesg(cls, text: str, arch: str | None = None) -> MemoryMap:
+        """The map that a boot log prints: its "Early memory node ranges", or else its e820 table (all on node 0).
+
+        arch None: "i386" if the log prints HighMem or LOWMEM, else "x86_64". ValueError if the log has neither table, or a bad line.
+        """
+        if arch is None:
+            arch = "i386" if "LOWMEM available" in text or re.search(r"^\S*.*\bHighMem\s+\[mem", text, re.MULTILINE) else "x86_64"
+        _, found, rest = text.partition("Early memory node ranges")
+        ranges: list[tuple[int, int, int]] = []
+        for line in rest.splitlines()[1:]:
+            match = _EARLY.search(line)
+            if match is None:
+                break
+            ranges += _whole_pages(int(match[2], 16), int(match[3], 16), line, int(match[1]))
         if not found:
-            raise ValueError("the boot log has no line 'node N: [mem 0x...-0x...]'")
-        return cls(found, arch)
+            spans = _e820(text)
+            ranges = [(start, end, 0) for start, end in spans]
+        if not ranges:
+            raise ValueError("the boot log tells of no RAM: it has neither 'Early memory node ranges' nor lines of 'BIOS-e820: ... usable'")
+        return cls(ranges, arch)
 
     @classmethod
     def from_iomem(cls, text: str, arch: str = "x86_64") -> MemoryMap:
-        """The "System RAM" of /proc/iomem (root's: others see zeros), as the allocator gets it: without page 0, on node 0."""
-        found = []
-        for a, b in _IOMEM.findall(text):
-            start, end = -(-int(a, 16) // PAGE), (int(b, 16) + 1) // PAGE
-            start = max(start, 1)
-            if start < end:
-                found.append((start, end, 0))
-        if not found:
-            raise ValueError("no line 'XXXX-XXXX : System RAM' with addresses")
-        return cls(found, arch)
+        """The map of /proc/iomem's "System RAM" lines, all on node 0.
+
+        ValueError if there are none, or if the addresses are zero, as they are for readers without privilege.
+        """
+        ranges: list[tuple[int, int, int]] = []
+        seen = 0
+        for line in text.splitlines():
+            match = _IOMEM_RAM.match(line)
+            if match:
+                seen += 1
+                if int(match[2], 16):
+                    ranges += _whole_pages(int(match[1], 16), int(match[2], 16), line)
+        if seen and not ranges:
+            raise ValueError("iomem shows its addresses as zero: it must be read with privilege (CAP_SYS_ADMIN)")
+        if not ranges:
+            raise ValueError("iomem has no line of 'System RAM'")
+        return cls(ranges, arch)
+
+    # ------------------------------------------------------------ plain data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; from_dict() turns it back."""
+        return {"arch": self.arch, "ranges": [[r.start_pfn, r.end_pfn, r.nid] for r in self.ranges]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MemoryMap:
+        """The map of to_dict(); ValueError or TypeError for data that is none."""
+        if not isinstance(data, Mapping) or set(data) != {"arch", "ranges"}:
+            raise ValueError("a memory map is stored as {'arch': ..., 'ranges': [[start_pfn, end_pfn, nid], ...]}")
+        return cls(data["ranges"], data["arch"])
 
 
-KERNEL_START = 0x1000
-KERNEL_PAGES = 9555
-KERNEL_LATE = 1716
-INITRD_PAGES = 301
-SWIOTLB_PAGES = 16384
-TABLES_BASE = 150
-TABLES_PER_GIB = 384
+def _checked(value: Any, arch: str) -> MemoryRange:
+    if isinstance(value, MemoryRange):
+        value = (value.start_pfn, value.end_pfn, value.nid)
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in (2, 3):
+        raise TypeError(f"a range of RAM is (start_pfn, end_pfn) or (start_pfn, end_pfn, nid), not {value!r}")
+    start, end = as_int(value[0], "start_pfn"), as_int(value[1], "end_pfn")
+    nid = as_int(value[2], "nid") if len(value) == 3 else 0
+    limit = ARCH_MAX_PFN[arch]
+    if not 0 <= start < end:
+        raise ValueError(f"range of RAM {start:#x}-{end:#x}: it must begin at 0 or above and end behind its start")
+    if end > limit:
+        raise ValueError(f"range of RAM {start:#x}-{end:#x} ends above page frame {limit:#x}, the limit of {arch}")
+    nodes = MAX_NUMNODES if arch == "x86_64" else 1
+    if not 0 <= nid < nodes:
+        raise ValueError(f"range of RAM {start:#x}-{end:#x} is on node {nid}; {arch} has nodes 0..{nodes - 1}")
+    if end == 1:
+        raise ValueError("range of RAM 0x0-0x1: page frame 0 is never RAM for the allocator")
+    return MemoryRange(max(start, 1), end, nid)
 
 
-def default_reservations(memory: MemoryMap) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """What a boot keeps of a sized machine: (for good, until after the watermarks are set), as lists of page ranges.
-
-    Everything below 1 MiB; the kernel image at 16 MiB; the memory map (512 pages a section, on its own node) and hash tables at the
-    top of each node's memory below HighMem; bounce buffers at the top of the low part where there is memory above 4 GiB. On machines
-    too small for that the parts shrink in proportion.
-    """
-    good: list[tuple[int, int]] = [(1, ISA_END)]
-    late: list[tuple[int, int]] = []
-    total = memory.nr_pages
-    scale = min(1.0, total / (2.5 * KERNEL_PAGES))
-    kernel, freed = int(KERNEL_PAGES * scale), int(KERNEL_LATE * scale)
-    taken = [(r.start_pfn, r.end_pfn, r.nid) for r in memory.ranges if r.end_pfn > ISA_END]
-    limit = 225278 if memory.arch == "i386" else MAX_PFN
-    taken = [(a, min(b, limit), n) for a, b, n in taken if a < limit]
-    boot_node = taken[0][2]
-    start = KERNEL_START if taken[0][1] > KERNEL_START + 2 * kernel else taken[0][0]
-    good.append((start, start + kernel))
-    late.append((start + kernel, start + kernel + freed))
-    low_end = max(b for a, b, _ in taken if a < 4 * GIB)
-    if any(b > 4 * GIB for _, b, _ in taken):
-        good.append((low_end - INITRD_PAGES - SWIOTLB_PAGES, low_end - INITRD_PAGES))
-    initrd = int(INITRD_PAGES * scale)
-    late.append((low_end - initrd, low_end))
-    for nid in sorted({r.nid for r in memory.ranges}):
-        sections: set[int] = set()
-        for r in memory.ranges:
-            if r.nid == nid:
-                sections.update(range(r.start_pfn // SECTION_PAGES, (r.end_pfn - 1) // SECTION_PAGES + 1))
-        pages = sum(r.end_pfn - r.start_pfn for r in memory.ranges if r.nid == nid)
-        want = min(len(sections) * 512, pages // 64 + 1) if memory.arch == "x86_64" else pages // 128
-        if nid == boot_node:
-            want += int((TABLES_BASE + TABLES_PER_GIB * total // GIB) * scale)
-        # from the top, around what is taken already
-        for a, b, n in reversed(taken):
-            if n != nid or not want:
-                continue
-            for x, y in _holes(a, b, good + late):
-                m = min(want, y - x)
-                good.append((y - m, y))
-                want -= m
-                if not want:
-                    break
-    return good, late
+def _text(r: MemoryRange) -> str:
+    return f"{r.start_pfn:#x}-{r.end_pfn:#x} (node {r.nid})"
 
 
-def _holes(start: int, end: int, cuts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What [start, end) has outside the cuts, from the top down."""
-    out = [(start, end)]
-    for lo, hi in cuts:
-        out = [p for a, b in out for p in ((a, min(b, lo)), (max(a, hi), b)) if p[0] < p[1]]
-    return sorted(set(out), reverse=True)
+def _whole_pages(first: int, last: int, line: str, nid: int = 0) -> list[tuple[int, int, int]]:
+    # Addresses of the first and last byte; what is not a whole page is no RAM, nor is page frame 0.
+    if last < first:
+        raise ValueError(f"a range of RAM ends before it begins: {line.strip()!r}")
+    start, end = max(1, -(-first >> PAGE_SHIFT)), (last + 1) >> PAGE_SHIFT
+    return [(start, end, nid)] if start < end else []
+
+
+def _e820(text: str) -> list[Span]:
+    usable, taken = [], []
+    for match in _E820.finditer(text):
+        first, last = int(match[1], 16), int(match[2], 16)
+        if last < first:
+            raise ValueError(f"a range of RAM ends before it begins: {match[0]!r}")
+        if match[3] == "usable":
+            usable.append((-(-first >> PAGE_SHIFT), (last + 1) >> PAGE_SHIFT))
+    for match in _E820_UPDATE.finditer(text):
+        taken.append((int(match[1], 16) >> PAGE_SHIFT, -(-(int(match[2], 16) + 1) >> PAGE_SHIFT)))
+    # The ISA hole stays out even where firmware calls it usable.
+    taken += [(0, 1), (0xA0, LOW_MEMORY_END)]
+    return subtract(merge(usable), merge(taken))

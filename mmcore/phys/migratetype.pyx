@@ -14,7 +14,7 @@ from mmcore.base.records cimport (
 from mmcore.base.trace cimport EV_EXTFRAG, EV_RMQUEUE, trace_append, trace_event
 from mmcore.phys.buddy cimport (
     account_freepages, add_to_free_list, carve, del_from_free_list, expand, free_list_head, pageblock_mt, pop_free_list,
-    rmqueue_smallest, set_block_range, zone_of,
+    rmqueue_smallest, set_block_range,
 )
 
 
@@ -229,7 +229,7 @@ cdef void reserve_highatomic_pageblock(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, 
 
 cdef int64_t unreserve_highatomic_pageblock(Mm* mm, unsigned short* zonelist, unsigned hidx, unsigned mt, bint force, unsigned cpu) noexcept nogil:
     cdef int i = 0
-    cdef unsigned order, zi, k
+    cdef unsigned order, zi
     cdef Zone* z
     cdef Pcp* pcp
     cdef uint32_t pfn, first, moved

@@ -1,31 +1,36 @@
-"""Zones, zonelists and the plan of a boot: from a memory map to everything that the allocator starts from.
+"""Zones and nodes of a machine, and the plan that the core boots from.
 
-Models: free_area_init, find_zone_movable_pfns_for_nodes, find_next_best_node, build_zonelists (mm/mm_init.c, mm/page_alloc.c, v6.12) and
-the lowmem limit of 32-bit x86 (arch/x86/mm/init_32.c). Simplifies: no hotplug; 32-bit machines are PAE. Omits: kernelcore=mirror.
-Plain Python: it runs once a machine and works on ranges, so it costs the same for 128 MiB and 1 TiB.
+Models: free_area_init, calculate_node_totalpages, find_zone_movable_pfns_for_nodes (mm/mm_init.c); find_low_pfn_range
+(arch/x86/mm/init_32.c); the mobility test of build_all_zonelists (mm/page_alloc.c). All of it is arithmetic on ranges: its cost does
+not grow with memory. Simplifies: 32-bit machines are PAE. Omits: kernelcore=mirror, hotplug, ZONE_DEVICE's pages.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from mmcore.phys.memmap import MemoryMap
+from mmcore.phys.memblock import ZoneRange, boot_reservations, check_ranges, free_by_count, free_by_ranges
+from mmcore.phys.memmap import DMA_END, FOUR_GIB, I386_LOWMEM_END, MAX_NUMNODES, MemoryMap, Span, as_int, clip, merge, parse_size, subtract
+from mmcore.phys.zonelists import Zonelists, build_zonelists, check_distances
 
 ZONE_NAMES = {"x86_64": ("DMA", "DMA32", "Normal", "Movable", "Device"), "i386": ("DMA", "Normal", "HighMem", "Movable")}
-DMA_END = 4096
-DMA32_END = 1 << 20
+ZONE_MOVABLE = 3
+MIN_LOWMEM_PAGES = 16384
 MAX_ORDER_PAGES = 1024
-LOWMEM_END_PAE = 225278
-MAX_NUMNODES = 1024
-MOBILITY_LIMIT = 512 * 5
-LOCAL_DISTANCE = 10
-REMOTE_DISTANCE = 20
+MOBILITY_MIN_PAGES = 512 * 5
+"""Below this many pages in all zones, grouping by mobility is turned off: a pageblock for each of the five migratetypes"""
+
+ZoneKey = tuple[int, int | str]
+"""(node, zone index in its node, or zone name)"""
+Ranges = tuple[ZoneRange, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ZoneGeometry:
-    """One zone type of one node: first pfn, pages spanned (holes included), pages present; all 0 if empty."""
+    """Where one zone of one node lies, in page frames. A zone that spans nothing has start_pfn 0; `spanned` includes holes."""
 
     node: int
     zid: int
@@ -34,305 +39,389 @@ class ZoneGeometry:
     spanned: int
     present: int
 
+    @property
+    def end_pfn(self) -> int:
+        return self.start_pfn + self.spanned
 
-@dataclass(frozen=True)
+    @property
+    def populated(self) -> bool:
+        return self.present > 0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeGeometry:
-    """One node: extent, pages present, distances to every node, CPUs."""
+    """One node: its extent in page frames (0 without memory), its CPUs, its distances to all nodes."""
 
     nid: int
     start_pfn: int
     spanned: int
     present: int
-    distances: tuple[int, ...]
     cpus: tuple[int, ...]
+    distances: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BootPlan:
-    """What a boot needs. Ranges are (zone index, first pfn, end pfn), ascending; zone index = node * zone types + type."""
+    """All that the core needs to boot a machine. Zones are node-major, every type, also empty ones; zone indices count in that order."""
 
     arch: str
+    memmap: MemoryMap
     nodes: tuple[NodeGeometry, ...]
     zones: tuple[ZoneGeometry, ...]
-    present_ranges: tuple[tuple[int, int, int], ...]
-    free_ranges: tuple[tuple[int, int, int], ...]
-    late_ranges: tuple[tuple[int, int, int], ...]
-    zonelists: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     cpu_node: tuple[int, ...]
-    max_pfn: int
+    present_ranges: Ranges
+    """RAM, ascending by pfn"""
+    free_ranges: Ranges
+    """what boot hands to the allocator (T1), ascending by pfn"""
+    late_ranges: Ranges
+    """what it hands over after the watermarks are set (T3), in the kernel's order"""
+    zonelists: Zonelists
+    """per node: indices of populated zones over all nodes (FALLBACK), and on the node only (NOFALLBACK)"""
+    node_orders: tuple[tuple[int, ...], ...]
+    """per node: the nodes with memory in the order of its FALLBACK list"""
     mobility_disabled: bool
-    movable_pfn: tuple[int, ...] = field(default=())
+    parts: tuple[tuple[str, int], ...] = field(default=())
+    """what keeps memory at boot and how many pages, if the plan was made from the default model"""
+
+    @property
+    def max_pfn(self) -> int:
+        """First page frame behind all RAM."""
+        return self.memmap.max_pfn
+
+    @property
+    def nr_zone_types(self) -> int:
+        return len(ZONE_NAMES[self.arch])
+
+    @property
+    def populated(self) -> tuple[bool, ...]:
+        """By zone index: whether the zone has RAM."""
+        return tuple(zone.populated for zone in self.zones)
+
+    @property
+    def present_pages(self) -> int:
+        return sum(zone.present for zone in self.zones)
+
+    @property
+    def managed_boot(self) -> tuple[int, ...]:
+        """By zone index: pages that boot frees before the watermarks are set (T1)."""
+        return self._count(self.free_ranges)
+
+    @property
+    def freed_late(self) -> tuple[int, ...]:
+        """By zone index: pages that boot frees afterwards (T3)."""
+        return self._count(self.late_ranges)
+
+    @property
+    def managed(self) -> tuple[int, ...]:
+        """By zone index: managed pages when boot is over."""
+        return tuple(a + b for a, b in zip(self.managed_boot, self.freed_late, strict=True))
+
+    @property
+    def totalram(self) -> int:
+        """Managed pages of the machine when boot is over."""
+        return sum(self.managed)
+
+    @property
+    def reserved_ranges(self) -> Ranges:
+        """RAM that boot never frees, ascending by pfn."""
+        freed = merge((start, end) for _, start, end in self.free_ranges + self.late_ranges)
+        return tuple((zi, a, b) for zi, start, end in self.present_ranges for a, b in subtract([(start, end)], clip(freed, start, end)))
+
+    def _count(self, ranges: Ranges) -> tuple[int, ...]:
+        counts = [0] * len(self.zones)
+        for zi, start, end in ranges:
+            counts[zi] += end - start
+        return tuple(counts)
 
 
-def _amount(text: str | int | None, total: int, what: str) -> int:
-    """Pages of a kernelcore=/movablecore= value: a size in bytes (or with suffix), or a percentage of all memory."""
-    if text is None:
-        return 0
-    from mmcore.phys.memmap import parse_size
+class Shape(Protocol):
+    """What plan_boot() reads of a machine's configuration (mmpy.config.MachineConfig)."""
 
-    if isinstance(text, str) and text.strip().endswith("%"):
-        digits = text.strip()[:-1]
-        if not digits.isdigit() or int(digits) > 100:
-            raise ValueError(f"{what} is {text!r}; a percentage lies in 0%..100%")
-        return total * 100 * int(digits) // 10000
-    if text == "mirror":
-        raise ValueError(f"{what}=mirror is not supported")
-    return parse_size(text) >> 12
-
-
-def find_zone_movable_pfns(
-    memory: MemoryMap, nr_nodes: int, limits: Sequence[tuple[int, int]], kernelcore: str | int | None, movablecore: str | int | None
-) -> list[int]:
-    """First pfn of ZONE_MOVABLE on each node, 0 where there is none. limits: (low, high) pfn of every zone type but Movable, in order."""
-    ranges = memory.ranges
-    total = sum(r.end_pfn - r.start_pfn for r in ranges)
-    core = _amount(kernelcore, total, "kernelcore")
-    movable = _amount(movablecore, total, "movablecore")
-    out = [0] * nr_nodes
-    if movable:
-        movable = min(total, -(-movable // MAX_ORDER_PAGES) * MAX_ORDER_PAGES)
-        core = max(core, total - movable)
-    if not core or core >= total:
-        return out
-    usable = 0
-    for low, high in limits:
-        if high > low and any(r.start_pfn < high and r.end_pfn > low for r in ranges):
-            usable = low
-    nodes = sorted({r.nid for r in ranges})
-    left, n = core, len(nodes)
-    while True:
-        per_node = left // n
-        for nid in nodes:
-            if left < per_node:
-                per_node = left // n
-            remaining = per_node
-            for r in (r for r in ranges if r.nid == nid):
-                start, end = max(r.start_pfn, out[nid]), r.end_pfn
-                if start >= end:
-                    continue
-                if start < usable:
-                    below = min(end, usable) - start
-                    left -= min(below, left)
-                    remaining -= min(below, remaining)
-                    if end <= usable:
-                        out[nid] = end
-                        continue
-                    start = usable
-                size = min(end - start, remaining)
-                out[nid] = start + size
-                left -= min(left, size)
-                remaining -= size
-                if remaining == 0:
-                    break
-        n -= 1
-        if n == 0 or left <= n:
-            break
-    for nid in nodes:
-        end = max(r.end_pfn for r in ranges if r.nid == nid)
-        out[nid] = -(-out[nid] // MAX_ORDER_PAGES) * MAX_ORDER_PAGES
-        if out[nid] >= end:
-            out[nid] = 0
-    return out
+    @property
+    def arch(self) -> str: ...
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def chipset(self) -> str: ...
+    @property
+    def node_pages(self) -> tuple[int, ...]: ...
+    @property
+    def cpu_node(self) -> tuple[int, ...]: ...
+    @property
+    def distances(self) -> Sequence[Sequence[int]] | None: ...
+    @property
+    def kernelcore(self) -> str | int | None: ...
+    @property
+    def movablecore(self) -> str | int | None: ...
+    @property
+    def highmem_pages(self) -> int | None: ...
+    @property
+    def reserved(self) -> Sequence[Span] | Mapping[str, int] | None: ...
 
 
-def zone_limits(memory: MemoryMap, lowmem_end: int | None) -> list[tuple[int, int]]:
-    """(first, end) pfn of every zone type but Movable and Device, as a chain over all memory."""
-    lowest = min(r.start_pfn for r in memory.ranges)
-    highest = max(r.end_pfn for r in memory.ranges)
-    if memory.arch == "i386":
-        low = min(highest, LOWMEM_END_PAE if lowmem_end is None else lowmem_end)
-        ends = [min(DMA_END, low), low, highest]
-    else:
-        ends = [min(DMA_END, highest), min(DMA32_END, highest), highest]
-    out, start = [], lowest
-    for end in ends:
-        end = max(end, start)
-        out.append((start, end))
-        start = end
-    return out
-
-
-def fallback_orders(has_memory: Sequence[bool], distances: Sequence[Sequence[int]]) -> list[list[int]]:
-    """For every node, the nodes with memory in the order in which an allocation there tries them (find_next_best_node)."""
-    n = len(has_memory)
-    load = [0] * n
-    out: list[list[int]] = []
-    for local in range(n):
-        order: list[int] = []
-        previous = local
-        while True:
-            if not order and has_memory[local]:
-                chosen = local
-            else:
-                left = [x for x in range(n) if has_memory[x] and x not in order]
-                if not left:
-                    break
-                chosen = min(left, key=lambda x: ((distances[local][x] + (x < local)) * MAX_NUMNODES + load[x], x))
-            if distances[local][chosen] != distances[local][previous]:
-                load[chosen] += 1
-            order.append(chosen)
-            previous = chosen
-        out.append(order)
-    return out
+def plan_boot(config: Shape) -> BootPlan:
+    """The plan of a machine given by size and shape: a QEMU machine's memory map, booted by a Debian kernel."""
+    memmap = MemoryMap.qemu(config.node_pages, chipset=config.chipset, arch=config.arch)
+    return plan_zones(
+        memmap,
+        kernel=config.kernel,
+        cpu_node=config.cpu_node,
+        nr_nodes=len(config.node_pages),
+        distances=config.distances,
+        kernelcore=config.kernelcore,
+        movablecore=config.movablecore,
+        highmem_pages=config.highmem_pages,
+        reserved=config.reserved,
+    )
 
 
 def plan_zones(
     memory: MemoryMap,
     *,
-    cpu_node: Sequence[int],
+    kernel: str = "6.12",
+    cpu_node: Sequence[int] = (0,),
+    nr_nodes: int | None = None,
     distances: Sequence[Sequence[int]] | None = None,
     kernelcore: str | int | None = None,
     movablecore: str | int | None = None,
+    highmem_pages: int | None = None,
     lowmem_end: int | None = None,
     movable_pfn: Mapping[int, int] | None = None,
-    managed: Mapping[tuple[int, str], int] | None = None,
-    late: Mapping[tuple[int, str], int] | None = None,
-    reserved: Sequence[tuple[int, int]] = (),
-    late_reserved: Sequence[tuple[int, int]] = (),
+    reserved: Sequence[Span] | Mapping[str, int] | None = None,
+    late_reserved: Sequence[Span] = (),
+    managed: Mapping[ZoneKey, int] | None = None,
+    late: Mapping[ZoneKey, int] | None = None,
 ) -> BootPlan:
     """The plan of a machine with this memory.
 
-    reserved, late_reserved: page ranges that the boot keeps for good, or until after the watermarks are set. Instead, managed gives the
-    final managed pages of zones by (node, zone name) and late how many of them are freed late: then which pages are kept is chosen from
-    each zone's top downwards (below 1 MiB first). movable_pfn: where ZONE_MOVABLE begins, by node, when it is known already.
+    cpu_node: node of each CPU. nr_nodes: at least so many nodes, the last without memory. distances: matrix, default 10 and 20.
+    kernelcore, movablecore: as on the kernel's command line; or movable_pfn, where Movable begins, by node. i386 only: highmem_pages, the
+    kernel's highmem=, and lowmem_end, the pfn up to which the kernel can map memory, a constant of its build.
+
+    What boot keeps is told in one of these ways:
+    - nothing given: the default model (mmcore.phys.memblock);
+    - reserved as pfn ranges, kept for good, and late_reserved, freed after the watermarks are set, in this order;
+    - reserved as pages by zone ("node0.Normal"; "Normal" is node 0's);
+    - managed, the pages that each zone has when boot is over, by (node, zone index or name), and late, how many of them are freed after
+      the watermarks are set.
+    Pages below 1 MiB are kept unless managed leaves no others. Zones that a mapping does not name keep nothing else. Where only numbers
+    are given, a zone's top is kept and what lies beneath is freed late, so that the counts are exactly these.
+
+    ValueError names the value that does not fit, TypeError one of the wrong kind.
     """
-    names = ZONE_NAMES[memory.arch]
-    ranges = memory.ranges
-    nr_nodes = max([r.nid for r in ranges] + list(cpu_node)) + 1
-    if distances is not None:
-        nr_nodes = max(nr_nodes, len(distances))
-    matrix = _matrix(distances, nr_nodes)
-    limits = zone_limits(memory, lowmem_end)
+    if kernel not in ("6.12", "6.1"):
+        raise ValueError(f"kernel is {kernel!r}; known are '6.12' and '6.1'")
+    lowmem = None
+    if memory.arch == "i386":
+        lowmem, max_pfn = lowmem_range(memory.max_pfn, highmem_pages, I386_LOWMEM_END if lowmem_end is None else lowmem_end)
+        memory = memory.truncate(max_pfn)
+    elif highmem_pages is not None or lowmem_end is not None:
+        raise ValueError(f"highmem is for arch 'i386'; {memory.arch} has no HighMem zone")
+    count = max(memory.nr_nodes, nr_nodes or 1, *(node + 1 for node in cpu_node), len(distances) if isinstance(distances, Sequence) else 1)
+    if not cpu_node or min(cpu_node) < 0 or count > MAX_NUMNODES:
+        raise ValueError(f"a machine needs a CPU, and nodes 0..{MAX_NUMNODES - 1}: cpu_node is {tuple(cpu_node)[:16]!r}, {count} nodes")
+    matrix = check_distances(distances, count)
     if movable_pfn is None:
-        cuts = find_zone_movable_pfns(memory, nr_nodes, limits, kernelcore, movablecore)
+        movable_pfn = find_zone_movable_pfns(memory, zone_limits(memory, lowmem), kernelcore, movablecore)
+    zones, present = zone_ranges(memory, count, lowmem, movable_pfn)
+    parts: tuple[tuple[str, int], ...] = ()
+    late_ranges: list[ZoneRange]
+    if managed is not None or late is not None or isinstance(reserved, Mapping):
+        if (managed is not None and reserved) or late_reserved:
+            raise ValueError("managed and late count what boot frees; with them, reserved and late_reserved must be empty")
+        final = [zone.present for zone in zones]
+        if managed is not None:
+            final = _by_index(managed, zones, "managed", final)
+        elif isinstance(reserved, Mapping):
+            kept = _by_index({parse_zone_key(key): pages for key, pages in reserved.items()}, zones, "reserved", [0] * len(zones))
+            final = [zone.present - pages for zone, pages in zip(zones, kept, strict=True)]
+        freed = _by_index(late or {}, zones, "late", [0] * len(zones))
+        for zone, pages, late_pages in zip(zones, final, freed, strict=True):
+            if late_pages > pages:
+                raise ValueError(f"late of node {zone.node}, zone {zone.name} is {late_pages} pages; the zone has {pages} managed ones")
+        free, late_ranges = free_by_count(present, final, freed, keep_low=managed is None)
+    elif reserved is None and not late_reserved:
+        model = boot_reservations(memory, kernel=kernel, cpu_node=cpu_node, lowmem_end=lowmem)
+        parts = model.parts
+        free, late_ranges = free_by_ranges(present, model.reserved, model.late)
     else:
-        cuts = [movable_pfn.get(nid, 0) for nid in range(nr_nodes)]
-    zones: list[ZoneGeometry] = []
-    present_ranges: list[tuple[int, int, int]] = []
-    nodes: list[NodeGeometry] = []
-    zid_movable = names.index("Movable")
-    for nid in range(nr_nodes):
-        mine = [r for r in ranges if r.nid == nid]
-        first = min((r.start_pfn for r in mine), default=0)
-        last = max((r.end_pfn for r in mine), default=0)
-        cut = cuts[nid] or last
-        node_present = 0
-        for zid, name in enumerate(names):
-            if zid == zid_movable:
-                low, high = (cut, last) if cuts[nid] else (0, 0)
-            elif zid < len(limits):
-                low, high = limits[zid][0], min(limits[zid][1], cut)
-            else:
-                low, high = 0, 0
-            low, high = max(low, first), min(high, last)
-            if low >= high:
-                zones.append(ZoneGeometry(nid, zid, name, 0, 0, 0))
-                continue
-            parts = [(max(r.start_pfn, low), min(r.end_pfn, high)) for r in mine if r.start_pfn < high and r.end_pfn > low]
-            present = sum(b - a for a, b in parts)
-            node_present += present
-            # a span without memory still spans, as in the kernel
-            zones.append(ZoneGeometry(nid, zid, name, low, high - low, present))
-            present_ranges += [(len(zones) - 1, a, b) for a, b in parts]
-        cpus = tuple(c for c, n in enumerate(cpu_node) if n == nid)
-        nodes.append(NodeGeometry(nid, first, last - first, node_present, tuple(matrix[nid]), cpus))
-    present_ranges.sort(key=lambda r: r[1])
-    orders = fallback_orders([n.present > 0 for n in nodes], matrix)
-    types = len(names)
-
-    def own(nid: int) -> list[int]:
-        return [nid * types + z for z in range(types - 1, -1, -1) if zones[nid * types + z].present]
-
-    zonelists = tuple((tuple(z for n in orders[nid] for z in own(n)), tuple(own(nid))) for nid in range(nr_nodes))
-    if managed is None:
-        free, later = _cut(present_ranges, reserved, late_reserved)
-    else:
-        free, later = _choose(zones, present_ranges, managed, late or {})
-    total = sum(z.present for z in zones)
+        free, late_ranges = free_by_ranges(present, check_ranges(reserved or (), "reserved"), check_ranges(late_reserved, "late_reserved"))
+    if managed is None and not free:
+        raise ValueError(f"boot would keep all {memory.nr_pages} pages of memory; at least one must be free")
+    lists, orders = build_zonelists([zone.populated for zone in zones], matrix)
     return BootPlan(
-        arch=memory.arch, nodes=tuple(nodes), zones=tuple(zones), present_ranges=tuple(present_ranges), free_ranges=tuple(free),
-        late_ranges=tuple(later), zonelists=zonelists, cpu_node=tuple(cpu_node), max_pfn=max(r.end_pfn for r in ranges),
-        mobility_disabled=total < MOBILITY_LIMIT, movable_pfn=tuple(cuts),
-    )  # fmt: skip
+        arch=memory.arch,
+        memmap=memory,
+        nodes=_nodes(memory, cpu_node, matrix),
+        zones=zones,
+        cpu_node=tuple(cpu_node),
+        present_ranges=_ascending(present),
+        free_ranges=_ascending(free),
+        late_ranges=tuple(late_ranges),
+        zonelists=lists,
+        node_orders=orders,
+        mobility_disabled=sum(zone.present for zone in zones) < MOBILITY_MIN_PAGES,
+        parts=parts,
+    )
 
 
-def _matrix(distances: Sequence[Sequence[int]] | None, n: int) -> list[list[int]]:
-    if distances is None:
-        return [[LOCAL_DISTANCE if i == j else REMOTE_DISTANCE for j in range(n)] for i in range(n)]
-    if len(distances) != n or any(len(row) != n for row in distances):
-        raise ValueError(f"distances must be a {n} x {n} matrix")
-    for i, row in enumerate(distances):
-        for j, d in enumerate(row):
-            if not (d == LOCAL_DISTANCE if i == j else LOCAL_DISTANCE <= d <= 255):
-                raise ValueError(f"distance {i} to {j} is {d}; it must be 10 on the diagonal and 10..255 elsewhere")
-    return [list(row) for row in distances]
+def _ascending(ranges: Sequence[ZoneRange]) -> Ranges:
+    return tuple(sorted(ranges, key=lambda r: r[1]))
 
 
-def _subtract(ranges: list[tuple[int, int, int]], cuts: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    for lo, hi in cuts:
-        out = []
-        for z, a, b in ranges:
-            if hi <= a or lo >= b:
-                out.append((z, a, b))
-                continue
-            if a < lo:
-                out.append((z, a, lo))
-            if hi < b:
-                out.append((z, hi, b))
-        ranges = out
-    return ranges
+def _nodes(memory: MemoryMap, cpu_node: Sequence[int], matrix: tuple[tuple[int, ...], ...]) -> tuple[NodeGeometry, ...]:
+    own = memory.by_node()
+    cpus: list[list[int]] = [[] for _ in matrix]
+    for cpu, nid in enumerate(cpu_node):
+        cpus[nid].append(cpu)
+    out = []
+    for nid in range(len(matrix)):
+        ranges = own.get(nid, [])
+        start, end = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+        out.append(NodeGeometry(nid, start, end - start, sum(b - a for a, b in ranges), tuple(cpus[nid]), matrix[nid]))
+    return tuple(out)
 
 
-def _cut(
-    present: list[tuple[int, int, int]], reserved: Sequence[tuple[int, int]], late: Sequence[tuple[int, int]]
-) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-    usable = _subtract(present, reserved)
-    free = _subtract(usable, late)
-    later = []
-    for lo, hi in late:
-        later += [(z, max(a, lo), min(b, hi)) for z, a, b in usable if a < hi and b > lo]
-    return free, sorted(later, key=lambda r: r[1])
+def parse_zone_key(key: str) -> ZoneKey:
+    """(0, "Normal") for "node0.Normal"; "Normal" alone is node 0's."""
+    if not isinstance(key, str):
+        raise TypeError(f"a zone is named as 'node0.Normal', not {key!r}")
+    match = re.fullmatch(r"(?:node(\d{1,4})\.)?([A-Za-z]\w*)", key)
+    if match is None:
+        raise ValueError(f"zone {key!r}: a zone is named as 'node0.Normal', or 'Normal' on node 0")
+    return int(match[1] or 0), match[2]
 
 
-def _choose(
-    zones: Sequence[ZoneGeometry],
-    present: list[tuple[int, int, int]],
-    managed: Mapping[tuple[int, str], int],
-    late: Mapping[tuple[int, str], int],
-) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-    free: list[tuple[int, int, int]] = []
-    later: list[tuple[int, int, int]] = []
-    for zi, zone in enumerate(zones):
-        if not zone.present:
-            continue
-        want = managed.get((zone.node, zone.name), zone.present)
-        freed_late = late.get((zone.node, zone.name), 0)
-        if not 0 <= freed_late <= want <= zone.present:
-            raise ValueError(
-                f"zone {zone.name} of node {zone.node}: {want} managed pages, {freed_late} of them freed late, do not fit {zone.present} present ones"
-            )
-        mine = [(a, b) for z, a, b in present if z == zi]
-        keep = zone.present - want
-        below = [(a, min(b, 256)) for a, b in mine if a < 256]
-        for a, b in below:
-            n = min(keep, b - a)
-            keep -= n
-            mine = [(max(x, a + n) if x == a else x, y) for x, y in mine]
-        mine = [(a, b) for a, b in mine if a < b]
-        mine = _take_top(mine, keep)[0]
-        mine, taken = _take_top(mine, freed_late)
-        free += [(zi, a, b) for a, b in mine]
-        later += [(zi, a, b) for a, b in sorted(taken)]
-    return free, later
+def _by_index(counts: Mapping[ZoneKey, int], zones: Sequence[ZoneGeometry], what: str, default: Sequence[int]) -> list[int]:
+    # Pages by zone index; keys name zones by (node, zone index or name).
+    if not isinstance(counts, Mapping):
+        raise TypeError(f"{what} must map zones to pages, not {type(counts).__name__}")
+    index: dict[object, int] = {(zone.node, alias): zi for zi, zone in enumerate(zones) for alias in (zone.zid, zone.name)}
+    out = list(default)
+    for key, pages in counts.items():
+        zi = index.get(key)
+        if zi is None:
+            raise ValueError(f"{what} names zone {key!r}; the machine has {', '.join(f'({z.node}, {z.name!r})' for z in zones[:20])}")
+        zone = zones[zi]
+        out[zi] = as_int(pages, f"{what} of node {zone.node}, zone {zone.name}")
+        if not 0 <= out[zi] <= zone.present:
+            raise ValueError(f"{what} of node {zone.node}, zone {zone.name} is {pages} pages; it must lie in 0..{zone.present}, its RAM")
+    return out
 
 
-def _take_top(ranges: list[tuple[int, int]], n: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    left, taken = list(ranges), []
-    while n:
-        a, b = left.pop()
-        m = min(n, b - a)
-        taken.append((b - m, b))
-        if a < b - m:
-            left.append((a, b - m))
-        n -= m
-    return left, taken
+# ---------------------------------------------------------------- zones
+
+
+def lowmem_range(max_pfn: int, highmem_pages: int | None = None, maxmem_pfn: int = I386_LOWMEM_END) -> tuple[int, int]:
+    """(end of lowmem, end of memory) of an i386 kernel that can map lowmem up to maxmem_pfn, given its highmem= parameter in pages.
+
+    With less memory than that, a request that would leave less than 64 MiB of lowmem is refused. With more, a smaller request cuts memory
+    off, a larger one is ignored.
+    """
+    if max_pfn <= maxmem_pfn:
+        if highmem_pages and highmem_pages < max_pfn and max_pfn - highmem_pages >= MIN_LOWMEM_PAGES:
+            return max_pfn - highmem_pages, max_pfn
+        return max_pfn, max_pfn
+    if highmem_pages is not None and maxmem_pfn + highmem_pages < max_pfn:
+        max_pfn = maxmem_pfn + highmem_pages
+    return maxmem_pfn, max_pfn
+
+
+def zone_limits(memmap: MemoryMap, lowmem_end: int | None = None) -> list[Span]:
+    """(first, end) pfn of each zone type below Movable, for all nodes together."""
+    low = memmap.max_pfn if lowmem_end is None else lowmem_end
+    ends = [min(DMA_END, low), low, memmap.max_pfn] if memmap.arch == "i386" else [min(DMA_END, low), min(FOUR_GIB, low), low]
+    limits, start = [], memmap.min_pfn
+    for end in ends:
+        end = max(start, end)
+        limits.append((start, end))
+        start = end
+    return limits
+
+
+def zone_ranges(
+    memmap: MemoryMap, nr_nodes: int, lowmem_end: int | None, movable_pfn: Mapping[int, int]
+) -> tuple[tuple[ZoneGeometry, ...], list[ZoneRange]]:
+    """Every zone of every node, and the RAM of each, zone by zone. movable_pfn: where Movable begins, by node; 0 or none: nowhere."""
+    names = ZONE_NAMES[memmap.arch]
+    limits = zone_limits(memmap, lowmem_end)
+    zones: list[ZoneGeometry] = []
+    present = []
+    by_node = memmap.by_node()
+    for nid in range(nr_nodes):
+        own = by_node.get(nid, [])
+        movable = movable_pfn.get(nid, 0)
+        for zid, name in enumerate(names):
+            first = end = 0
+            if own and zid < ZONE_MOVABLE:
+                first, end = (min(max(edge, limits[zid][0]), limits[zid][1]) for edge in (own[0][0], own[-1][1]))
+                if movable:
+                    end = max(first, min(end, movable))
+            elif own and zid == ZONE_MOVABLE and movable:
+                first, end = movable, own[-1][1]
+            ram = clip(own, first, end) if first < end else []
+            present += [(len(zones), a, b) for a, b in ram]
+            zones.append(ZoneGeometry(nid, zid, name, first if first < end else 0, end - first, sum(b - a for a, b in ram)))
+    return tuple(zones), present
+
+
+def core_pages(value: str | int | None, total: int, name: str) -> int:
+    """Pages that kernelcore= or movablecore= asks for: a size, or a percentage of `total` pages ("25%"). None: 0."""
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.strip() == "mirror":
+        raise ValueError(f"{name}=mirror is not supported: it needs a map of mirrored memory")
+    if isinstance(value, str) and value.strip().endswith("%"):
+        match = re.fullmatch(r"\s*(\d{1,9})%\s*", value)
+        if match is None or int(match[1]) > 100:
+            raise ValueError(f"{name} is {value!r}; a percentage is a whole number from 0% to 100%")
+        return total * 100 * int(match[1]) // 10000
+    return parse_size(value, name)
+
+
+def find_zone_movable_pfns(
+    memmap: MemoryMap, limits: Sequence[Span], kernelcore: str | int | None = None, movablecore: str | int | None = None
+) -> dict[int, int]:
+    """First pfn of the Movable zone by node; nodes without one are left out.
+
+    kernelcore is memory to be kept for the kernel, spread evenly over nodes with memory; movablecore asks for the opposite.
+    """
+    total = memmap.nr_pages
+    kernel = core_pages(kernelcore, total, "kernelcore")
+    movable = core_pages(movablecore, total, "movablecore")
+    if movable:
+        movable = min(total, -(-movable // MAX_ORDER_PAGES) * MAX_ORDER_PAGES)
+        kernel = max(kernel, total - movable)
+    if not kernel or kernel >= total:
+        return {}
+    # Only the highest zone gives memory to Movable; what lies below it serves the kernel anyway.
+    usable_start = [low for low, high in limits if low < high][-1]
+    ranges = memmap.by_node()
+    cut = dict.fromkeys(ranges, 0)
+    left, nodes = kernel, len(ranges)
+    while True:
+        share = left // nodes
+        for nid, own in ranges.items():
+            share = min(share, left // nodes) if left < share else share
+            wanted = share
+            for start, end in own:
+                start = max(start, cut[nid])
+                if start >= end:
+                    continue
+                if start < usable_start:
+                    below = min(end, usable_start) - start
+                    wanted, left = max(0, wanted - below), max(0, left - below)
+                    if end <= usable_start:
+                        cut[nid] = end
+                        continue
+                    start = usable_start
+                taken = min(end - start, wanted)
+                cut[nid] = start + taken
+                left, wanted = max(0, left - taken), wanted - taken
+                if not wanted:
+                    break
+        nodes -= 1
+        if not nodes or left <= nodes:
+            break
+    rounded = {nid: -(-pfn // MAX_ORDER_PAGES) * MAX_ORDER_PAGES for nid, pfn in cut.items()}
+    return {nid: pfn for nid, pfn in rounded.items() if 0 < pfn < ranges[nid][-1][1]}

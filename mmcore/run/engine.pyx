@@ -9,13 +9,12 @@ the same for every chunk size.
 import numpy as np
 
 cimport numpy as cnp
-from mmcore.base.errors cimport E_CPU, E_INVAL, E_NODE, E_NOENT, E_NOMEM, E_RANGE
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_lru
+from mmcore.base.errors cimport E_CPU, E_INVAL, E_NODE, E_NOENT, E_RANGE
+from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_lru
 from mmcore.base.gfp cimport TASK_MEMALLOC, TASK_OOM_VICTIM
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport Tracer
 from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, free_pages_order, isolate_piece, kswapd_begin, kswapd_end, split_allocated
-from mmcore.phys.buddy cimport prefetch, zone_of
 from mmcore.phys.pcp cimport drain_all_pages, vmstat_tick
 from mmcore.phys.watermark cimport sysctl_check, sysctl_store
 from mmcore.run.ops cimport *
