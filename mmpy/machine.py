@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmcore.alloc import page_alloc
+from mmcore.alloc import page_alloc, page_free
 from mmcore.base.state import State
 from mmcore.base.trace import Tracer
 from mmcore.phys import boot, check
@@ -189,7 +189,7 @@ class Machine:
 
     def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0) -> None:
         """Give back a block of 2**order pages. BadPageError names a page that cannot be freed so; nothing changes then."""
-        page_alloc.free_pages(self.state, pfn, order, cpu)
+        page_free.free_pages(self.state, pfn, order, cpu)
 
     def alloc_pages_many(self, n: int, order: int = 0, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> np.ndarray:
         """`n` allocations in a row, as `n` single calls would go; stops at the first failure.
@@ -202,7 +202,7 @@ class Machine:
 
     def free_pages_many(self, pfns: np.ndarray, order: int = 0, *, cpu: int = 0) -> None:
         """Free every block of `pfns` (uint32) in order. All are checked first: BadPageError leaves the machine unchanged."""
-        page_alloc.free_pages_many(self.state, pfns, order, cpu)
+        page_free.free_pages_many(self.state, pfns, order, cpu)
 
     def alloc_pages_bulk(self, n: int, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> np.ndarray:
         """The kernel's alloc_pages_bulk: up to `n` single pages with one watermark test; array of uint32, perhaps shorter."""
@@ -224,15 +224,15 @@ class Machine:
 
     def split_page(self, pfn: int, order: int) -> None:
         """Turn an allocated block that is not compound into single pages."""
-        page_alloc.split_page(self.state, pfn, order)
+        page_free.split_page(self.state, pfn, order)
 
     def get_page(self, pfn: int) -> None:
         """Take a further reference to an allocated block."""
-        page_alloc.get_page(self.state, pfn)
+        page_free.get_page(self.state, pfn)
 
     def put_page(self, pfn: int, *, cpu: int = 0) -> None:
         """Drop a reference to a block; the last one frees it."""
-        page_alloc.put_page(self.state, pfn, cpu)
+        page_free.put_page(self.state, pfn, cpu)
 
     def drain_all_pages(self) -> None:
         """Give every page on per-CPU lists back to the buddy lists (drain_all_pages)."""

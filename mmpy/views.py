@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmcore.alloc import page_alloc
+from mmcore.alloc import page_free
 from mmcore.base import vmstat_names
 from mmcore.phys import boot
 from mmpy.flags import MIGRATETYPE_NAMES, Pg
@@ -340,11 +340,11 @@ class PageView:
     def __init__(self, machine: Machine, pfn: int) -> None:
         state = machine.state
         self.pfn = int(pfn)
-        self.kind, self.head, self.order = page_alloc.block_of(state, pfn)
+        self.kind, self.head, self.order = page_free.block_of(state, pfn)
         self.refcount = int(state.meta["refcount"][self.head if self.kind == "allocated" else pfn])
         self.mapcount = int(state.meta["mapcount"][pfn])
         self.flags = Pg(int(state.pages["flags"][self.head]) & 0x0FFFFFFF if self.kind != "reserved" else 0)
-        zi = page_alloc.zone_index(state, pfn)
+        zi = page_free.zone_index(state, pfn)
         self.zone = machine.zones[zi].name if zi >= 0 else None
         self.node = machine.zones[zi].node if zi >= 0 else None
         self.migratetype = MIGRATETYPE_NAMES[int(state.pageblocks["mt"][pfn >> 9]) ^ 1]

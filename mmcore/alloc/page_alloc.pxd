@@ -19,13 +19,6 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
 cdef int64_t alloc_bulk(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned cpu, int nid, unsigned task) noexcept nogil
 cdef int prepare_alloc(Mm* mm, AllocContext* ac, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
 
-# __free_pages(): drops one reference; 0, or a negative code that says why this page cannot be freed so (nothing changes then).
-cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) noexcept nogil
-cdef int free_pages_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order, unsigned cpu, int64_t* done) noexcept nogil
-cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil
-# Cuts a larger allocated block so that [pfn, pfn + 2^order) becomes a block of its own; adopts a page that was in use before our time.
-cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcept nogil
-cdef int find_block(Mm* mm, uint32_t pfn, uint32_t* head, unsigned* order) noexcept nogil
 cdef void wakeup_kswapd(Mm* mm, Zone* z, unsigned gfp, unsigned order, unsigned hidx) noexcept nogil
 cdef void kswapd_begin(Mm* mm, unsigned nid) noexcept nogil
 cdef void kswapd_end(Mm* mm, unsigned nid) noexcept nogil

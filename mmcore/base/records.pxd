@@ -213,3 +213,19 @@ cdef struct Mm:
     uint8_t* distances
     TraceBuf trace
     int lock
+
+# The one way to a record by its number: a debug build (MMCORE_DEBUG) tests the number, a release build does not notice.
+cdef extern from "<assert.h>" nogil:
+    void mm_assert "assert"(bint)
+
+cdef inline Page* page_at(Mm* mm, uint32_t pfn) noexcept nogil:
+    mm_assert(pfn >> PAGEBLOCK_ORDER < mm.g.nr_blocks)
+    return &mm.pages[pfn]
+
+cdef inline PageMeta* meta_at(Mm* mm, uint32_t pfn) noexcept nogil:
+    mm_assert(pfn >> PAGEBLOCK_ORDER < mm.g.nr_blocks)
+    return &mm.meta[pfn]
+
+cdef inline Pageblock* block_at(Mm* mm, uint32_t index) noexcept nogil:
+    mm_assert(index < mm.g.nr_blocks)
+    return &mm.blocks[index]

@@ -12,6 +12,7 @@ import numpy as np
 cimport numpy as cnp
 from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_pcp
 from mmcore.base.lists cimport list_add_tail, list_init
+from mmcore.base.records cimport page_at, meta_at, block_at
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_MOVABLE, MIGRATE_TYPES, MIGRATE_UNMOVABLE, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS, NR_PCP_LISTS, Pcp, Zone,
 )
@@ -65,10 +66,10 @@ cdef void set_zone_of_blocks(Mm* mm, uint32_t start, uint32_t end, uint32_t zi) 
     # Whole blocks name their zone; a block that two zones share (or whose other part is another zone's) is looked up.
     cdef uint32_t b = start >> 9, last = (end - 1) >> 9
     while b <= last:
-        if mm.blocks[b].zone == 0:
-            mm.blocks[b].zone = <unsigned short>(zi + 1)
-        elif mm.blocks[b].zone != zi + 1:
-            mm.blocks[b].zone = 0xffff
+        if block_at(mm, b).zone == 0:
+            block_at(mm, b).zone = <unsigned short>(zi + 1)
+        elif block_at(mm, b).zone != zi + 1:
+            block_at(mm, b).zone = 0xffff
         b += 1
 
 
@@ -301,7 +302,7 @@ def load_pcp_list(State s, unsigned zi, unsigned cpu, unsigned index, pfns):
     for value in pfns:
         _check_block(s, zi, value, order)
         pfn = value
-        mm.pages[pfn].flags = PG_pcp | (order << PG_ORDER_SHIFT)
+        page_at(mm, pfn).flags = PG_pcp | (order << PG_ORDER_SHIFT)
         list_add_tail(mm.link, pcp.list_head + index, pfn + 1)
         pcp.count += 1 << order
 
@@ -312,5 +313,5 @@ def _check_block(State s, unsigned zi, value, unsigned order):
         raise ValueError(f"block {value:#x} of order {order} is not aligned or outside {mm.g.nr_pages:#x} page frames")
     if not mm.zones[zi].present or zone_of(mm, value) != zi + 1 or zone_of(mm, value + (1 << order) - 1) != zi + 1:
         raise ValueError(f"block {value:#x} of order {order} does not lie in zone index {zi}")
-    if mm.pages[<uint32_t>value].flags or mm.meta[<uint32_t>value].refcount:
+    if page_at(mm, <uint32_t>value).flags or meta_at(mm, <uint32_t>value).refcount:
         raise ValueError(f"block {value:#x} is listed twice")

@@ -2,6 +2,7 @@
 # A free block's head has flags == PG_buddy | order << 28 and stands on list (order, type of its pageblock); all else in it is zero.
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t
+from mmcore.base.records cimport page_at, block_at
 from mmcore.base.records cimport (
     Mm, Page, Pcp, Zone, Pageblock, HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES,
     MIGRATE_TYPES, NR_FREE_PAGES, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER,
@@ -20,13 +21,13 @@ cdef extern from *:
     bint likely "__builtin_expect"(bint, long) nogil
 
 cdef inline unsigned pageblock_mt(Mm* mm, uint32_t pfn) noexcept nogil:
-    return mm.blocks[pfn >> PAGEBLOCK_ORDER].mt ^ MIGRATE_MOVABLE
+    return block_at(mm, pfn >> PAGEBLOCK_ORDER).mt ^ MIGRATE_MOVABLE
 
 cdef uint32_t search_zone(Mm* mm, uint32_t pfn) noexcept nogil
 
 # Zone index + 1 of a page frame; 0 if it belongs to none.
 cdef inline uint32_t zone_of(Mm* mm, uint32_t pfn) noexcept nogil:
-    cdef uint32_t z = mm.blocks[pfn >> PAGEBLOCK_ORDER].zone
+    cdef uint32_t z = block_at(mm, pfn >> PAGEBLOCK_ORDER).zone
     return z if z else search_zone(mm, pfn)
 
 cdef inline uint32_t free_list_head(Zone* z, unsigned order, unsigned mt) noexcept nogil:
@@ -40,7 +41,7 @@ cdef inline void account_freepages(Zone* z, Pcp* pcp, int64_t nr, unsigned mt) n
         z.nr_free_highatomic += nr
 
 cdef inline void add_to_free_list(Mm* mm, Zone* z, uint32_t pfn, unsigned order, unsigned mt, bint tail) noexcept nogil:
-    mm.pages[pfn].flags = PG_buddy | (order << PG_ORDER_SHIFT)
+    page_at(mm, pfn).flags = PG_buddy | (order << PG_ORDER_SHIFT)
     z.nr_free[order] += 1
     z.order_mask[mt] |= <uint16_t>(1 << order)
     if tail:
@@ -49,7 +50,7 @@ cdef inline void add_to_free_list(Mm* mm, Zone* z, uint32_t pfn, unsigned order,
         list_add(mm.link, free_list_head(z, order, mt), pfn + 1)
 
 cdef inline void del_from_free_list(Mm* mm, Zone* z, uint32_t pfn, unsigned order, unsigned mt) noexcept nogil:
-    cdef Page* p = &mm.pages[pfn]
+    cdef Page* p = page_at(mm, pfn)
     cdef uint32_t n = p.next, v = p.prev
     mm.link[n].prev = v
     mm.link[v].next = n

@@ -7,6 +7,7 @@ Simplifies: no zone lock. Omits: CMA lists, page reporting, guard pages, capture
 """
 from mmcore.base.flags cimport PG_pcp
 from mmcore.base.lists cimport list_del
+from mmcore.base.records cimport block_at, page_at
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
 from mmcore.base.vmstat cimport sub_free_pages_repeat
 
@@ -33,20 +34,20 @@ cdef uint32_t link_zone(Mm* mm, uint32_t pfn) noexcept nogil:
 
 
 cdef inline bint same_zone(Mm* mm, uint32_t a, uint32_t b) noexcept nogil:
-    cdef uint32_t za = mm.blocks[a >> PAGEBLOCK_ORDER].zone, zb = mm.blocks[b >> PAGEBLOCK_ORDER].zone
+    cdef uint32_t za = block_at(mm, a >> PAGEBLOCK_ORDER).zone, zb = block_at(mm, b >> PAGEBLOCK_ORDER).zone
     if za and zb:
         return za == zb
     return (za if za else link_zone(mm, a)) == (zb if zb else link_zone(mm, b))
 
 
 cdef inline bint page_is_buddy(Mm* mm, uint32_t pfn, uint32_t buddy, unsigned order) noexcept nogil:
-    return mm.pages[buddy].flags == (PG_buddy | (order << PG_ORDER_SHIFT)) and same_zone(mm, pfn, buddy)
+    return page_at(mm, buddy).flags == (PG_buddy | (order << PG_ORDER_SHIFT)) and same_zone(mm, pfn, buddy)
 
 
 cdef void set_block_range(Mm* mm, uint32_t pfn, unsigned order, unsigned mt) noexcept nogil:
     cdef uint32_t b = pfn >> PAGEBLOCK_ORDER, end = b + (1 << (order - PAGEBLOCK_ORDER) if order > PAGEBLOCK_ORDER else 1)
     while b < end:
-        mm.blocks[b].mt = <unsigned char>(mt ^ MIGRATE_MOVABLE)
+        block_at(mm, b).mt = <unsigned char>(mt ^ MIGRATE_MOVABLE)
         b += 1
 
 
@@ -128,7 +129,7 @@ cdef void materialize_zone(Mm* mm, Zone* z) noexcept nogil:
         at = z.lazy_head
         prev = mm.link[at].prev
         pfn = next_lazy(mm, z)
-        mm.pages[pfn].flags = PG_buddy | (<uint32_t>MAX_PAGE_ORDER << PG_ORDER_SHIFT)
+        page_at(mm, pfn).flags = PG_buddy | (<uint32_t>MAX_PAGE_ORDER << PG_ORDER_SHIFT)
         list_add(mm.link, prev, pfn + 1)
         if z.lazy_left:
             # the sentinel stands behind the block just written

@@ -11,6 +11,7 @@ import numpy as np
 
 cimport numpy as cnp
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_buddy, PG_hwpoison, PG_pcp
+from mmcore.base.records cimport page_at, meta_at
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS,
     NR_PCP_LISTS, Pcp, Zone,
@@ -102,7 +103,7 @@ cdef void walk_list(Mm* mm, Zone* z, uint32_t zi, uint32_t head, uint32_t want, 
         pfn = x - 1
         if mm.link[x].prev != prev:
             w.bad = BAD_BACKLINK
-        elif mm.pages[pfn].flags != want:
+        elif page_at(mm, pfn).flags != want:
             w.bad = BAD_FLAGS
         elif pfn & (n - 1) or pfn + n > total:
             w.bad = BAD_ALIGN
@@ -110,11 +111,11 @@ cdef void walk_list(Mm* mm, Zone* z, uint32_t zi, uint32_t head, uint32_t want, 
             w.bad = BAD_ZONE
         elif mt >= 0 and pageblock_mt(mm, pfn) != <unsigned>mt:
             w.bad = BAD_TYPE
-        elif mm.meta[pfn].refcount or mm.meta[pfn].mapcount or mm.pages[pfn].private_:
+        elif meta_at(mm, pfn).refcount or meta_at(mm, pfn).mapcount or page_at(mm, pfn).private_:
             w.bad = BAD_FLAGS
         elif not claim_pages(seen, pfn, n):
             w.bad = OVERLAP
-        elif mt >= 0 and order < MAX_PAGE_ORDER and mm.pages[pfn ^ n].flags == want and zone_of(mm, pfn ^ n) == zi + 1 and (
+        elif mt >= 0 and order < MAX_PAGE_ORDER and page_at(mm, pfn ^ n).flags == want and zone_of(mm, pfn ^ n) == zi + 1 and (
                 order < 9 or pageblock_mt(mm, pfn ^ n) == <unsigned>mt or (mt < MIGRATE_PCPTYPES and pageblock_mt(mm, pfn ^ n) < MIGRATE_PCPTYPES)):
             w.bad = UNMERGED
         if w.bad:
@@ -140,14 +141,14 @@ cdef int64_t scan_pages(Mm* mm, uint8_t* seen, uint64_t* allocated, uint64_t* he
             pfn += 1
             continue
         where[0] = pfn
-        flags = mm.pages[pfn].flags
+        flags = page_at(mm, pfn).flags
         if flags & (PG_buddy | PG_pcp):
             if not seen[pfn]:
                 return STRAY
             heads[0] += 1
             pfn += 1
             continue
-        if mm.meta[pfn].refcount <= 0:
+        if meta_at(mm, pfn).refcount <= 0:
             if flags == PG_hwpoison and words[2 * <size_t>pfn] == 0 and not seen[pfn]:
                 pfn += 1
                 continue

@@ -7,6 +7,7 @@ Omits: CMA (off in the reference build), isolation of pageblocks (comes with com
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_buddy, PG_lru, PG_pcp
 from mmcore.base.gfp cimport ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from mmcore.base.lists cimport list_add_tail
+from mmcore.base.records cimport page_at, meta_at
 from mmcore.base.records cimport (
     MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, PAGEBLOCK_NR_PAGES,
     PAGEBLOCK_ORDER, WMARK_HIGH, ZONE_BOOSTED_WATERMARK,
@@ -67,9 +68,9 @@ cdef void count_block(Mm* mm, uint32_t first, uint32_t* nr_free, uint32_t* nr_mo
     nr_free[0] = 0
     nr_movable[0] = 0
     while pfn < end:
-        flags = mm.pages[pfn].flags
+        flags = page_at(mm, pfn).flags
         n = 1
-        if flags & PG_TYPE_MASK or mm.meta[pfn].refcount > 0:
+        if flags & PG_TYPE_MASK or meta_at(mm, pfn).refcount > 0:
             n = <uint32_t>1 << (flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
             if n > end - pfn:
                 n = end - pfn
@@ -85,7 +86,7 @@ cdef uint32_t move_freepages_block(Mm* mm, Zone* z, Pcp* pcp, uint32_t first, un
     cdef uint32_t pfn = first, end = first + PAGEBLOCK_NR_PAGES, moved = 0, flags
     cdef unsigned order
     while pfn < end:
-        flags = mm.pages[pfn].flags
+        flags = page_at(mm, pfn).flags
         if flags & PG_buddy:
             order = flags >> PG_ORDER_SHIFT & PG_ORDER_MASK
             del_from_free_list(mm, z, pfn, order, old)
@@ -94,7 +95,7 @@ cdef uint32_t move_freepages_block(Mm* mm, Zone* z, Pcp* pcp, uint32_t first, un
             account_freepages(z, pcp, <int64_t>1 << order, mt)
             moved += <uint32_t>1 << order
             pfn += <uint32_t>1 << order
-        elif flags & PG_pcp or mm.meta[pfn].refcount > 0:
+        elif flags & PG_pcp or meta_at(mm, pfn).refcount > 0:
             pfn += <uint32_t>1 << (flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
         else:
             pfn += 1
@@ -198,7 +199,7 @@ cdef uint32_t rmqueue_bulk(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsigned m
         pfn = rmqueue_any(mm, z, pcp, order, mt, alloc_flags, &mode)
         if pfn < 0:
             break
-        mm.pages[pfn].flags = PG_pcp | (order << PG_ORDER_SHIFT)
+        page_at(mm, pfn).flags = PG_pcp | (order << PG_ORDER_SHIFT)
         list_add_tail(mm.link, head, <uint32_t>pfn + 1)
         got += 1
     return got

@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_pcp
 from mmcore.base.lists cimport list_add
+from mmcore.base.records cimport page_at
 from mmcore.base.records cimport (
     MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, Mm, Page, PAGEBLOCK_ORDER, PAGE_ALLOC_COSTLY_ORDER, Pcp, PCPF_PREV_FREE_HIGH_ORDER, Zone,
     ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE,
@@ -39,7 +40,7 @@ cdef inline int64_t rmqueue_pcplist(Mm* mm, Zone* z, Pcp* pcp, unsigned order, u
 # Contract: the block is unallocated and on no list; mt is its pageblock's type, not ISOLATE. Counts pgfree.
 cdef inline void free_to_pcp(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, unsigned order, unsigned mt) noexcept nogil:
     cdef unsigned pindex
-    cdef Page* p = &mm.pages[pfn]
+    cdef Page* p = page_at(mm, pfn)
     if mt >= MIGRATE_PCPTYPES:
         mt = MIGRATE_MOVABLE
     pindex = order_to_pindex(mt, order)

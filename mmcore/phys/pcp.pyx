@@ -5,6 +5,7 @@ Models: nr_pcp_alloc, nr_pcp_high, nr_pcp_free, free_unref_page_commit, free_pcp
 sizes (fixed high) and its free_factor. Simplifies: 6.1's drains use 6.12's order of lists. Omits: lock contention (a free that cannot
 get the lock goes to the buddy in the kernel), CPU hotplug after boot.
 """
+from mmcore.base.records cimport page_at
 from mmcore.base.records cimport NR_PCP_LISTS, PCP_BATCH_SCALE_MAX, PCPF_FREE_HIGH_BATCH, WMARK_HIGH
 from mmcore.base.trace cimport EV_PCP_DRAIN, trace_event
 from mmcore.base.vmstat cimport fold_cpu_zone
@@ -145,8 +146,8 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
         while m < DRAIN_AHEAD and x != head and <int64_t>m << order < n:
             ahead[m] = x - 1
             if order < 3:
-                prefetch(&mm.pages[(x - 1) ^ 4])
-                prefetch(&mm.pages[((x - 1) & ~<uint32_t>7) ^ 8])
+                prefetch(page_at(mm, (x - 1) ^ 4))
+                prefetch(page_at(mm, ((x - 1) & ~<uint32_t>7) ^ 8))
             x = mm.link[x].prev
             m += 1
         mm.link[head].prev = x
@@ -156,9 +157,9 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
         for i in range(m):
             pfn = ahead[i]
             mt = pageblock_mt(mm, pfn)
-            mm.pages[pfn].next = 0
-            mm.pages[pfn].prev = 0
-            mm.pages[pfn].flags = 0
+            page_at(mm, pfn).next = 0
+            page_at(mm, pfn).prev = 0
+            page_at(mm, pfn).flags = 0
             trace_event(mm, EV_PCP_DRAIN, pfn, order, mt)
             free_one_page(mm, z, running, pfn, order, mt, 0)
 

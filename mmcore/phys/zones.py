@@ -225,27 +225,16 @@ def plan_zones(
         movable_pfn = find_zone_movable_pfns(memory, zone_limits(memory, lowmem), kernelcore, movablecore)
     zones, present = zone_ranges(memory, count, lowmem, movable_pfn)
     parts: tuple[tuple[str, int], ...] = ()
-    late_ranges: list[ZoneRange]
     if managed is not None or late is not None or isinstance(reserved, Mapping):
         if (managed is not None and reserved) or late_reserved:
             raise ValueError("managed and late count what boot frees; with them, reserved and late_reserved must be empty")
-        final = [zone.present for zone in zones]
-        if managed is not None:
-            final = _by_index(managed, zones, "managed", final)
-        elif isinstance(reserved, Mapping):
-            kept = _by_index({parse_zone_key(key): pages for key, pages in reserved.items()}, zones, "reserved", [0] * len(zones))
-            final = [zone.present - pages for zone, pages in zip(zones, kept, strict=True)]
-        freed = _by_index(late or {}, zones, "late", [0] * len(zones))
-        for zone, pages, late_pages in zip(zones, final, freed, strict=True):
-            if late_pages > pages:
-                raise ValueError(f"late of node {zone.node}, zone {zone.name} is {late_pages} pages; the zone has {pages} managed ones")
-        free, late_ranges = free_by_count(present, final, freed, keep_low=managed is None)
+        free, freed_late = _boot_counts(zones, present, reserved if isinstance(reserved, Mapping) else {}, managed, late or {})
     elif reserved is None and not late_reserved:
         model = boot_reservations(memory, kernel=kernel, cpu_node=cpu_node, lowmem_end=lowmem)
         parts = model.parts
-        free, late_ranges = free_by_ranges(present, model.reserved, model.late)
+        free, freed_late = free_by_ranges(present, model.reserved, model.late)
     else:
-        free, late_ranges = free_by_ranges(present, check_ranges(reserved or (), "reserved"), check_ranges(late_reserved, "late_reserved"))
+        free, freed_late = free_by_ranges(present, check_ranges(reserved or (), "reserved"), check_ranges(late_reserved, "late_reserved"))
     if managed is None and not free:
         raise ValueError(f"boot would keep all {memory.nr_pages} pages of memory; at least one must be free")
     lists, orders = build_zonelists([zone.populated for zone in zones], matrix)
@@ -257,7 +246,7 @@ def plan_zones(
         cpu_node=tuple(cpu_node),
         present_ranges=_ascending(present),
         free_ranges=_ascending(free),
-        late_ranges=tuple(late_ranges),
+        late_ranges=tuple(freed_late),
         zonelists=lists,
         node_orders=orders,
         mobility_disabled=sum(zone.present for zone in zones) < MOBILITY_MIN_PAGES,
@@ -280,6 +269,26 @@ def _nodes(memory: MemoryMap, cpu_node: Sequence[int], matrix: tuple[tuple[int, 
         start, end = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
         out.append(NodeGeometry(nid, start, end - start, sum(b - a for a, b in ranges), tuple(cpus[nid]), matrix[nid]))
     return tuple(out)
+
+
+def _boot_counts(
+    zones: Sequence[ZoneGeometry],
+    present: Sequence[ZoneRange],
+    reserved: Mapping[str, int],
+    managed: Mapping[ZoneKey, int] | None,
+    late: Mapping[ZoneKey, int],
+) -> tuple[list[ZoneRange], list[ZoneRange]]:
+    # What boot frees, first and late, where only numbers of pages are known.
+    if managed is None:
+        kept = _by_index({parse_zone_key(key): pages for key, pages in reserved.items()}, zones, "reserved", [0] * len(zones))
+        final = [zone.present - pages for zone, pages in zip(zones, kept, strict=True)]
+    else:
+        final = _by_index(managed, zones, "managed", [zone.present for zone in zones])
+    freed = _by_index(late, zones, "late", [0] * len(zones))
+    for zone, pages, late_pages in zip(zones, final, freed, strict=True):
+        if late_pages > pages:
+            raise ValueError(f"late of node {zone.node}, zone {zone.name} is {late_pages} pages; the zone has {pages} managed ones")
+    return free_by_count(present, final, freed, keep_low=managed is None)
 
 
 def parse_zone_key(key: str) -> ZoneKey:

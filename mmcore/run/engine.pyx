@@ -12,9 +12,11 @@ cimport numpy as cnp
 from mmcore.base.errors cimport E_CPU, E_INVAL, E_NODE, E_NOENT, E_RANGE
 from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_lru
 from mmcore.base.gfp cimport TASK_MEMALLOC, TASK_OOM_VICTIM
+from mmcore.base.records cimport meta_at, page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport Tracer
-from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, free_pages_order, isolate_piece, kswapd_begin, kswapd_end, split_allocated
+from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, kswapd_begin, kswapd_end
+from mmcore.alloc.page_free cimport free_pages_order, isolate_piece, split_allocated
 from mmcore.phys.pcp cimport drain_all_pages, vmstat_tick
 from mmcore.phys.watermark cimport sysctl_check, sysctl_store
 from mmcore.run.ops cimport *
@@ -28,7 +30,7 @@ cdef enum:
 
 cdef void mark_lru(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
     # Only the head: the blocks of a pageblock are walked from head to head.
-    mm.pages[pfn].flags |= PG_lru
+    page_at(mm, pfn).flags |= PG_lru
 
 
 cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept nogil:
@@ -59,11 +61,11 @@ cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
     s.value[at] = pfn
     if pfn >= mm.g.nr_pages:
         return -E_RANGE
-    if mm.meta[pfn].refcount <= 0 or mm.pages[pfn].flags >> PG_ORDER_SHIFT != order:
+    if meta_at(mm, pfn).refcount <= 0 or page_at(mm, pfn).flags >> PG_ORDER_SHIFT != order:
         rc = isolate_piece(mm, <uint32_t>pfn, order, o.flags & OPF_PFN)
         if rc:
             return rc
-    mm.pages[pfn].flags &= ~<uint32_t>PG_lru
+    page_at(mm, pfn).flags &= ~<uint32_t>PG_lru
     return free_pages_order(mm, <uint32_t>pfn, order, o.cpu)
 
 

@@ -31,7 +31,7 @@ class Lines:
         self._lines: Iterator[tuple[int, str]] = iter(
             [(n, s) for n, raw in enumerate(text.split("\n"), 1) if (s := raw.strip())]
         )
-        self._last = text.count("\n") + (not text.endswith("\n"))
+        self._last = text.count("\n") + (text[-1:] not in ("", "\n"))
         self.number = 0
         self.line: str | None = None
         self.advance()

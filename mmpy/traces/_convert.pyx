@@ -287,7 +287,7 @@ cdef struct Counts:
     uint64_t unattributed       # rmqueue and extfrag rows that no request followed
 
 cdef class Converter:
-    """The op stream under construction, in arrays that have room for all of it."""
+    """The op stream under construction, in arrays that have room for all of it. (Why x = x + 1: see _scan.pyx.)"""
     cdef OpRecord* ops
     cdef uint32_t* op_row
     cdef TraceRow* recorded
@@ -308,7 +308,7 @@ cdef class Converter:
     cdef inline OpRecord* emit(self, unsigned op, int64_t row) noexcept nogil:
         cdef OpRecord* o = self.ops + self.nr_ops
         self.op_row[self.nr_ops] = <uint32_t>row
-        self.nr_ops += 1
+        self.nr_ops = self.nr_ops + 1
         o.op = <uint8_t>op
         o.flags = 0
         o.cpu = 0
@@ -319,7 +319,7 @@ cdef class Converter:
     cdef inline TraceRow* record(self, unsigned event, const EventRow* r, int64_t row, uint32_t op) noexcept nogil:
         cdef TraceRow* t = self.recorded + self.nr_recorded
         self.recorded_row[self.nr_recorded] = <uint32_t>row
-        self.nr_recorded += 1
+        self.nr_recorded = self.nr_recorded + 1
         t.op = op
         t.pfn = r.pfn
         t.event = <uint8_t>event
@@ -343,7 +343,7 @@ cdef class Converter:
         if known < 0:
             return -1
         if not known:
-            self.counts.unknown_frees += 1
+            self.counts.unknown_frees = self.counts.unknown_frees + 1
             if not adopt:
                 return 0
         o = self.emit(op_codes.Op.FREE, row)
@@ -362,7 +362,7 @@ cdef class Converter:
         cdef OpRecord* o
         cdef uint32_t i, op
         if x.a == 0:
-            self.counts.bulk_nothing += 1
+            self.counts.bulk_nothing = self.counts.bulk_nothing + 1
             return 0
         o = self.emit(op_codes.Op.ALLOC_BULK, row)
         op = <uint32_t>self.nr_ops - 1
@@ -439,7 +439,7 @@ cdef class Converter:
                 o.b = s.gfp[r.gfp_id]
                 flags = op_codes.OpFlag.OPF_LRU if r.migratetype == 1 else 0
                 if r.migratetype != (o.b >> 3 & 3):
-                    self.counts.type_differs += 1
+                    self.counts.type_differs = self.counts.type_differs + 1
                 if not r.context & CTX_HARDIRQ:
                     if (reclaiming.n and task_in(&reclaiming, r.pid)) or (kswapd.n and task_in(&kswapd, r.pid)):
                         flags |= op_codes.OpFlag.OPF_MEMALLOC
@@ -478,7 +478,7 @@ cdef class Converter:
                     b += 1
                 if b < nr_bulks and x < s.nr_extras and s.extras[x].row == i:
                     if bulks[b].single:
-                        self.counts.bulk_single += 1
+                        self.counts.bulk_single = self.counts.bulk_single + 1
                     else:
                         if self.bulk_row(s, &s.extras[x], r, i, bulks[b].gfp):
                             return -1
@@ -498,7 +498,7 @@ cdef class Converter:
                 task_drop(&reclaiming, r.pid)
         for q in range(self.nr_recorded):
             if (self.recorded + q).op == NO_OP:
-                self.counts.unattributed += 1
+                self.counts.unattributed = self.counts.unattributed + 1
         return 0
 
     cdef TraceRow* last_pending(self, size_t pending) noexcept nogil:

@@ -206,7 +206,7 @@ cdef class FtraceScanner(EventColumns):
         return 0
 
     cdef int scan(self, const char** at, const char* end) noexcept nogil:
-        # Lines from at[0] on. Stops behind a malformed line, or at the start of one that Python must prepare for.
+        # Lines from at[0] on. Stops behind a malformed line, or at the start of one that Python must prepare for. (Why x = x + 1: see _scan.pyx.)
         cdef const char* p = at[0]
         cdef const char* brk
         cdef int kind
@@ -218,15 +218,15 @@ cdef class FtraceScanner(EventColumns):
             kind = self.line(p, brk)
             if kind == LINE_NEW_GFP:
                 return LINE_NEW_GFP
-            self.lines += 1
+            self.lines = self.lines + 1
             p = brk + 1
             if kind == LINE_EVENT:
-                self.used += 1
+                self.used = self.used + 1
             elif kind == LINE_BAD:
                 at[0] = p
                 return LINE_BAD
             elif kind == LINE_OTHER:
-                self.other += 1
+                self.other = self.other + 1
         at[0] = p
         return 0
 
@@ -259,7 +259,7 @@ cdef class FtraceScanner(EventColumns):
                 return False
         else:
             decimal(q + 6, &n)
-        self.lost += n
+        self.lost = self.lost + n
         return True
 
     cdef bint head(self, EventRow* r, const char* p, const char* q) noexcept nogil:

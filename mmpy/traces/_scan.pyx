@@ -160,7 +160,11 @@ cdef class EventColumns:
         return self.used
 
     cdef int begin(self, size_t expected) except -1:
-        self.rows_array = np.empty(min(max(expected, 1024), 1 << 24), EVENT_DTYPE)
+        if expected < 1024:
+            expected = 1024
+        elif expected > <size_t>1 << 24:
+            expected = <size_t>1 << 24
+        self.rows_array = np.empty(expected, EVENT_DTYPE)
         self.rows = <EventRow*>cnp.PyArray_DATA(self.rows_array)
         self.room = <size_t>cnp.PyArray_SIZE(self.rows_array)
         self.used = 0
@@ -330,7 +334,8 @@ cdef class EventScanner(EventColumns):
         return self.codes.get(p[:n], EVENT_NONE)
 
     cdef int scan(self, const char** at, const char* end) noexcept nogil:
-        # Lines from at[0] on; stops behind the last, or at the start of the one it returns a problem for.
+        # Lines from at[0] on; stops behind the last, or at the start of the one it returns a problem for. (x = x + 1, not x += 1, on
+        # attributes: with nonecheck, in debug builds, Cython wants the GIL for the latter.)
         cdef const char* p = at[0]
         cdef const char* start
         cdef const char* q
@@ -431,8 +436,8 @@ cdef class EventScanner(EventColumns):
                 problem = lacks(r)
             if problem:
                 return problem
-            self.used += 1
-            self.line += 1
+            self.used = self.used + 1
+            self.line = self.line + 1
             p = q + 1
         at[0] = p
         return 0
