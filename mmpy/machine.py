@@ -408,12 +408,10 @@ class Machine:
     @property
     def dirty_limits(self) -> tuple[int, int]:
         """Pages of dirty memory at which writers are throttled, and at which writeback starts (domain_dirty_limits)."""
-        free = sum(z.nr_free_pages for z in self.zones if z.name != "HighMem")
-        lru = self.vmstat["nr_inactive_file"] + self.vmstat["nr_active_file"]
-        available = max(free - self.totalreserve_pages, 0) + lru + 1
+        from mmpy.proc.vmstat import dirty_thresholds, dirtyable_pages
+
         ratio, background = (int(self.sysctl[f"vm.dirty_{n}ratio"]) for n in ("", "background_"))  # type: ignore[call-overload]
-        thresh, bg = ratio * 4096 // 100 * available // 4096, background * 4096 // 100 * available // 4096
-        return thresh, thresh // 2 if bg >= thresh else bg
+        return dirty_thresholds(dirtyable_pages(self.zones, self.totalreserve_pages), ratio, background)
 
     # ------------------------------------------------------------ whole states
 

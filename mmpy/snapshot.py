@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.base.state import ARRAYS, State
+from mmcore.base.state import ARRAYS, State, aligned_zeros
 from mmcore.phys import check
 
 FORMAT = "mmpy-machine"
@@ -105,7 +105,7 @@ def _rebuild(path: object, name: str, meta: dict[str, Any], members: dict[str, n
         raise SnapshotFormatError(f"{path}: array {name!r} is stored in another form")
     if _checksum(chunks, data) != meta["crc"]:
         raise SnapshotFormatError(f"{path}: checksum of array {name!r} is wrong")
-    array = np.zeros(shape, dtype)
+    array = aligned_zeros(shape, dtype)
     raw = array.reshape(-1).view(np.uint8)
     at = 0
     for i in chunks.tolist():

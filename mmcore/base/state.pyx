@@ -6,7 +6,7 @@ Models: mem_map, pg_data_t, struct zone and the per-CPU pagesets as arrays of re
 Memory that no one wrote to is zero and costs nothing: building, copying and comparing take time in proportion to what was touched.
 """
 from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 from mmcore.base.records import (
@@ -21,8 +21,8 @@ cnp.import_array()
 ARRAYS = ("all_pages", "meta", "pageblocks", "zones", "pcps", "nodes", "globals", "lazy", "present", "zonelists", "cpu_node", "distances")
 
 cdef enum:
+    CACHE_LINE = 64
     CHUNK = 1 << 16     # bytes compared and copied at a time when zero memory is skipped
-    CHUNK_WORDS = CHUNK // 8
 
 cdef extern from *:
     """
@@ -44,6 +44,15 @@ cdef void sparse_copy(uint8_t* dst, const uint8_t* src, size_t n) noexcept nogil
         at += m
 
 
+cdef void sparse_clear(uint8_t* dst, size_t n) noexcept nogil:
+    cdef size_t at = 0, m
+    while at < n:
+        m = CHUNK if n - at > CHUNK else n - at
+        if not mm_is_zero(dst + at, m):
+            memset(dst + at, 0, m)
+        at += m
+
+
 cdef void sparse_assign(uint8_t* dst, const uint8_t* src, size_t n) noexcept nogil:
     # dst holds anything: only what differs is written
     cdef size_t at = 0, m
@@ -52,6 +61,15 @@ cdef void sparse_assign(uint8_t* dst, const uint8_t* src, size_t n) noexcept nog
         if memcmp(dst + at, src + at, m) != 0:
             memcpy(dst + at, src + at, m)
         at += m
+
+
+def aligned_zeros(shape, dtype):
+    """np.zeros() whose memory begins at a cache line: then four page records share one, and a block's first buddies with them."""
+    dtype = np.dtype(dtype)
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.zeros(nbytes + CACHE_LINE, np.uint8)
+    at = -raw.ctypes.data % CACHE_LINE
+    return raw[at:at + nbytes].view(dtype).reshape(shape)
 
 
 cdef class State:
@@ -69,19 +87,19 @@ cdef class State:
         if nr_zones * nr_cpus > 2**22 or nr_zones > 60000:
             raise ValueError(f"{nr_zones} zones on {nr_cpus} CPUs are too many (limit: 4194304 pagesets)")
         padded = (nr_pages + 1023) // 1024 * 1024
-        self.all_pages = np.zeros(padded + nr_heads, PAGE_DTYPE)
-        self.meta = np.zeros(padded, META_DTYPE)
-        self.pageblocks = np.zeros(padded // 512, PAGEBLOCK_DTYPE)
-        self.zones = np.zeros(nr_zones, ZONE_DTYPE)
-        self.pcps = np.zeros(nr_zones * nr_cpus, PCP_DTYPE)
-        self.nodes = np.zeros(nr_nodes, NODE_DTYPE)
-        self.globals = np.zeros(1, GLOBALS_DTYPE)
-        self.lazy = np.zeros(nr_lazy + 1, LAZY_DTYPE)
-        self.present = np.zeros(nr_present + 1, PRESENT_DTYPE)
+        self.all_pages = aligned_zeros(padded + nr_heads, PAGE_DTYPE)
+        self.meta = aligned_zeros(padded, META_DTYPE)
+        self.pageblocks = aligned_zeros(padded // 512, PAGEBLOCK_DTYPE)
+        self.zones = aligned_zeros(nr_zones, ZONE_DTYPE)
+        self.pcps = aligned_zeros(nr_zones * nr_cpus, PCP_DTYPE)
+        self.nodes = aligned_zeros(nr_nodes, NODE_DTYPE)
+        self.globals = aligned_zeros(1, GLOBALS_DTYPE)
+        self.lazy = aligned_zeros(nr_lazy + 1, LAZY_DTYPE)
+        self.present = aligned_zeros(nr_present + 1, PRESENT_DTYPE)
         zl_stride = nr_zones + 1
-        self.zonelists = np.zeros((nr_nodes, 2, zl_stride), np.uint16)
-        self.cpu_node = np.zeros(nr_cpus, np.uint16)
-        self.distances = np.zeros((nr_nodes, nr_nodes), np.uint8)
+        self.zonelists = aligned_zeros((nr_nodes, 2, zl_stride), np.uint16)
+        self.cpu_node = aligned_zeros(nr_cpus, np.uint16)
+        self.distances = aligned_zeros((nr_nodes, nr_nodes), np.uint8)
         g = self.globals[0]
         g["nr_pages"], g["nr_heads"], g["nr_zones"], g["nr_nodes"] = nr_pages, nr_heads, nr_zones, nr_nodes
         g["nr_cpus"], g["nr_blocks"], g["zl_stride"], g["nr_present"] = nr_cpus, padded // 512, zl_stride, nr_present
@@ -140,7 +158,7 @@ cdef class State:
         try:
             for name in ARRAYS:
                 a = getattr(self, name)
-                b = np.zeros((<object>a).shape, a.dtype)
+                b = aligned_zeros((<object>a).shape, a.dtype)
                 n = (<object>a).nbytes
                 src = <uint8_t*>cnp.PyArray_DATA(a)
                 dst = <uint8_t*>cnp.PyArray_DATA(b)
@@ -240,6 +258,13 @@ cdef class State:
                     sparse_assign(dst, src, n)
         finally:
             state_unlock(self)
+
+    def clear_pages(self):
+        """Make every page record, and every list head, zero again; memory that is zero is not written."""
+        state_lock(self)
+        sparse_clear(<uint8_t*>self.c.pages, (<object>self.all_pages).nbytes)
+        sparse_clear(<uint8_t*>self.c.meta, (<object>self.meta).nbytes)
+        state_unlock(self)
 
     def same_bytes(self, State other):
         """Whether all arrays are equal, byte by byte (names of those that differ: `differing`)."""

@@ -15,7 +15,8 @@ cdef inline void sub_free_pages_repeat(Zone* z, Pcp* pcp, int64_t unit, int64_t 
     # `times` blocks of `unit` pages leave NR_FREE_PAGES one after another: the same folds as single steps give, in closed form.
     cdef int64_t x = pcp.vm_diff[NR_FREE_PAGES], thr = z.stat_threshold, steps
     while times > 0:
-        steps = (x + thr) // unit + 1 if x + thr >= 0 else 1
+        # a threshold that kswapd lowered can leave a rest above it: the next step folds that, if it still exceeds the threshold
+        steps = (x + thr) // unit + 1 if -thr <= x <= thr + unit else 1
         if steps > times:
             x -= times * unit
             break

@@ -263,8 +263,7 @@ def clear_lists(State s):
     """Empty every free list and per-CPU list: first step of loading a recorded state. Pages count as neither free nor allocated then."""
     cdef Mm* mm = &s.c
     cdef uint32_t zi
-    s.all_pages[...] = 0
-    s.meta[...] = 0
+    s.clear_pages()
     init_heads(mm, <uint32_t>s.first_head)
     for zi in range(mm.g.nr_zones):
         mm.zones[zi].lazy_left = 0

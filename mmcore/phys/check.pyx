@@ -224,7 +224,7 @@ cdef int check_frame(State s) except -1:
             pcp = &mm.pcps[zi * mm.g.nr_cpus + cpu]
             if pcp.list_head != first + mm.g.nr_zones * HEADS_PER_ZONE + (zi * mm.g.nr_cpus + cpu) * NR_PCP_LISTS + 1:
                 _fail(f"{name}, CPU {cpu}: list heads are not where they belong")
-            if z.present and (pcp.batch < 1 or pcp.batch > 1 << 20 or pcp.high_min < 0 or pcp.high_max < pcp.high_min or pcp.alloc_factor > 5
+            if z.present and (pcp.batch < 1 or pcp.batch > 1 << 20 or pcp.high_min < 0 or pcp.high_max < 0 or pcp.alloc_factor > 5
                               or pcp.count < 0 or pcp.free_count < 0 or pcp.free_factor > 24):
                 _fail(f"{name}, CPU {cpu}: per-CPU sizes are impossible", pcp.count, pcp.batch, pcp.high_min, pcp.high_max, pcp.alloc_factor)
     blocks = s.pageblocks

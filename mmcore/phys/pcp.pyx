@@ -9,6 +9,7 @@ from mmcore.base.records cimport page_at
 from mmcore.base.records cimport NR_PCP_LISTS, PCP_BATCH_SCALE_MAX, PCPF_FREE_HIGH_BATCH, WMARK_HIGH
 from mmcore.base.trace cimport EV_PCP_DRAIN, trace_event
 from mmcore.base.vmstat cimport fold_cpu_zone
+from mmcore.base.flags cimport PG_buddy
 from mmcore.phys.buddy cimport free_one_page, pageblock_mt, prefetch
 from mmcore.phys.migratetype cimport rmqueue_bulk
 from mmcore.phys.watermark cimport zone_watermark_ok
@@ -19,7 +20,9 @@ cdef enum:
 
 
 cdef inline int32_t clamp32(int32_t x, int32_t lo, int32_t hi) noexcept nogil:
-    return lo if x < lo else hi if x > hi else x
+    # high_min may exceed high_max (a large min_free_kbytes raises the low watermark above an eighth of the zone); the kernel's macro
+    # looks at the upper bound first then
+    return hi if x >= hi else lo if x <= lo else x
 
 
 cdef int32_t nr_pcp_alloc(Zone* z, Pcp* pcp, unsigned order, bint v61) noexcept nogil:
@@ -86,8 +89,8 @@ cdef void free_to_pcp_limits(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsigned
     elif z.flags & ZONE_BELOW_HIGH:
         pcp.high = max(high - max(pcp.free_count, batch), pcp.high_min)
         limit = max(pcp.count, pcp.high_min)
-    elif pcp.count >= high:
-        pcp.high = max(high, clamp32(pcp.free_count + batch, pcp.high_min, pcp.high_max))
+    elif pcp.count >= high and high < pcp.free_count + batch:
+        pcp.high = clamp32(pcp.free_count + batch, pcp.high_min, pcp.high_max)
     if pcp.count < limit:
         return
     if free_high:
@@ -95,9 +98,7 @@ cdef void free_to_pcp_limits(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsigned
     elif limit < batch:
         n = 1
     else:
-        # the kernel's clamp() lets the upper bound win
-        n = max(pcp.free_count, batch)
-        n = min(n, limit - batch)
+        n = clamp32(pcp.free_count, batch, limit - batch)
     free_pcppages_bulk(mm, z, pcp, pcp, n, pindex)
     if z.flags & ZONE_BELOW_HIGH and zone_watermark_ok(
             mm, z, 0, z.wmark[WMARK_HIGH] + z.watermark_boost, mm.g.zid_movable, 0):
@@ -126,6 +127,16 @@ cdef void free_to_pcp_limits_61(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsig
     free_pcppages_bulk(mm, z, pcp, pcp, n, pindex)
 
 
+cdef inline bint prefetch_neighbours(Mm* mm, uint32_t buddy, unsigned order) noexcept nogil:
+    # A free buddy will leave its list: the records beside it there are written then.
+    cdef Page* p = page_at(mm, buddy)
+    if p.flags != (PG_buddy | (order << PG_ORDER_SHIFT)):
+        return False
+    prefetch(&mm.link[p.next])
+    prefetch(&mm.link[p.prev])
+    return True
+
+
 cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n, unsigned pindex) noexcept nogil:
     # From the tail of list `pindex` until n pages are gone or it is empty, then the next list, and so on.
     cdef uint32_t head, x, pfn
@@ -145,11 +156,12 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
         m = 0
         while m < DRAIN_AHEAD and x != head and <int64_t>m << order < n:
             ahead[m] = x - 1
-            if order < 3:
-                prefetch(page_at(mm, (x - 1) ^ 4))
-                prefetch(page_at(mm, ((x - 1) & ~<uint32_t>7) ^ 8))
             x = mm.link[x].prev
             m += 1
+        if order == 0:
+            for i in range(m):
+                if prefetch_neighbours(mm, ahead[i] ^ 1, 0):
+                    prefetch_neighbours(mm, (ahead[i] & ~<uint32_t>1) ^ 2, 1)
         mm.link[head].prev = x
         mm.link[x].next = head
         pcp.count -= m << order

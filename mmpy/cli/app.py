@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mmpy import __version__
+from mmcore import __version__
 from mmpy.cli.boot import boot
 from mmpy.cli.compare import compare
 from mmpy.cli.replay import replay

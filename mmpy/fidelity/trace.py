@@ -1,5 +1,7 @@
 """Recorded allocator traces beside ours: every page frame, every refill, drain and fallback, every list at every snapshot.
 
+Models: nothing itself. Simplifies: rows are compared request by request, each request's n-th with its n-th. Omits: when things happened.
+
 Inputs (not scored): the first snapshot; requests in their order with order, flags and task, for a bulk request what it got; where a tick
 of the statistics worker drained something (silent ticks are computed); wake and sleep of kswapd; the OOM victim and its time; what
 reclaim and compaction freed. Everything else is predicted.

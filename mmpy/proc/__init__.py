@@ -2,6 +2,7 @@
 
 from mmpy.proc.buddyinfo import BuddyRow, parse_buddyinfo, write_buddyinfo
 from mmpy.proc.errors import ProcFormatError, ProcInferenceError
+from mmpy.proc.infer import InferredMachine, infer_machine
 from mmpy.proc.meminfo import format_meminfo, parse_meminfo, write_meminfo
 from mmpy.proc.pagetypeinfo import PageTypeInfo, parse_pagetypeinfo, write_pagetypeinfo
 from mmpy.proc.proc import Proc
@@ -10,6 +11,7 @@ from mmpy.proc.zoneinfo import NodeInfo, PcpInfo, ZoneInfo, ZoneinfoText, parse_
 
 __all__ = [
     "BuddyRow",
+    "InferredMachine",
     "NodeInfo",
     "PageTypeInfo",
     "PcpInfo",
@@ -20,6 +22,7 @@ __all__ = [
     "ZoneinfoText",
     "format_meminfo",
     "format_vmstat",
+    "infer_machine",
     "parse_buddyinfo",
     "parse_meminfo",
     "parse_pagetypeinfo",

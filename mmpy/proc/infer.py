@@ -267,7 +267,7 @@ def _explain(zones: Sequence[InferredZone], fit: WmarkFit, notes: list[str]) -> 
         "thp": "the size that huge pages ask for",
         "thp limit": "the size that huge pages ask for, limited to a twentieth of memory",
         "default": f"the default ({kib - kib % PAGE_KIB} to {kib - kib % PAGE_KIB + 3} give the same)",
-        "written": f"someone wrote it (so do {kib + 1} to {kib + 3})",
+        "written": f"which someone wrote ({kib} to {kib + 3} give the same)",
     }
     if not fit.exact:
         notes.append(

@@ -139,7 +139,7 @@ def _late_pages(
     for first, second in pairs:
         if pair := _late_pair(zones, kernel, pages, (first, second), bounds):
             yield TWO_ZONES, pair
-    # Reading vm.lowmem_reserve_ratio recomputes the protections in kernels before 5.8, so their bounds may be too young.
+    # Already reading vm.lowmem_reserve_ratio makes the kernel compute the protections anew: their bounds may be too young.
     for i in by_size:
         if found := _late_range(zones, kernel, pages, i, 1, zones[i].managed // 8):
             yield GUESS, {i: found}

@@ -2,6 +2,8 @@
 
 `rows` (EVENT_DTYPE, one an event): t_us, pid, pfn, gfp_id, cpu, event, order, migratetype, context. `extras` (EXTRA_DTYPE, sorted by
 row) carries what few events have beside: see _scan.pxd. Absent values are NONE_PFN, NONE_GFP, NONE_BYTE.
+
+Models: the fields of the kmem: tracepoints. Simplifies: times are microseconds. Omits: fields that no replay needs.
 """
 
 from __future__ import annotations

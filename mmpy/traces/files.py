@@ -2,6 +2,8 @@
 
 `.gz` needs nothing, `.zst` the extra `traces` (zstandard). A file that ends too early or is corrupt raises TraceFormatError; a piece
 never holds more than about a hundred MiB, however hard the file tries.
+
+Models: nothing of the kernel. Omits: writing.
 """
 
 from __future__ import annotations
