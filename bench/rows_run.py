@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import mmpy
-from bench.harness import Row, Settings, fixed, row_of, rows
-from bench.harness import Runs
+from bench.harness import Row, Runs, Settings, row_of, rows
 from bench.machines import machine, warm
 from mmcore.base.state import State
 from mmcore.run import engine

@@ -85,7 +85,7 @@ _TEXT: tuple[tuple[str, int], ...] = (
         "THISNODE", "RECLAIMABLE", "MOVABLE", "ACCOUNT", "WRITE", "RECLAIM", "DIRECT_RECLAIM", "KSWAPD_RECLAIM", "ZEROTAGS",
     )),
 )  # fmt: skip
-_BITS = {name: bits for name, bits in _TEXT} | {f"__GFP_{f.name}": int(f) for f in Gfp if f.name} | {"__GFP_DMA": 1, "__GFP_DMA32": 4}
+_BITS = dict(_TEXT) | {f"__GFP_{f.name}": int(f) for f in Gfp if f.name} | {"__GFP_DMA": 1, "__GFP_DMA32": 4}
 
 
 def gfp_text(mask: int) -> str:

@@ -120,7 +120,7 @@ class Machine:
             memory, kernel=kernel, cpu_node=cpu_node, distances=distances, kernelcore=kernelcore, movablecore=movablecore,
             lowmem_end=lowmem_end, managed=managed, late=late, reserved=reserved,
         )  # fmt: skip
-        self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "memory map", "ranges": [(r.start_pfn, r.end_pfn, r.nid) for r in memory.ranges]})
+        self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "memory map", "memory": memory.to_dict()})
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
         return self
@@ -151,7 +151,13 @@ class Machine:
 
     @classmethod
     def from_proc(
-        cls, *, zoneinfo: str, buddyinfo: str | None = None, pagetypeinfo: str | None = None, vmstat: str | None = None, meminfo: str | None = None
+        cls,
+        *,
+        zoneinfo: str,
+        buddyinfo: str | None = None,
+        pagetypeinfo: str | None = None,
+        vmstat: str | None = None,
+        meminfo: str | None = None,
     ) -> Machine:
         """A machine as a real one's /proc texts describe it: zones, watermarks, per-CPU sizes and the number of free blocks of each order.
 

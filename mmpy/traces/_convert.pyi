@@ -5,6 +5,8 @@ import numpy as np
 TIMER_DTYPE: np.dtype[np.void]
 TICK: int
 
+class Converter: ...
+
 def find_roles(rows: np.ndarray, tick_gap_us: int) -> np.ndarray: ...
 def convert_rows(
     rows: np.ndarray,
