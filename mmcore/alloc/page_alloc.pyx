@@ -19,7 +19,7 @@ from mmcore.base.records cimport (
     MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS,
     NUMA_OTHER, Page, PageMeta, Pcp, WMARK_HIGH, WMARK_LOW, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
 )
-from mmcore.base.state cimport State, state_lock, state_unlock
+from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
 from mmcore.base.vmstat cimport zone_page_state_snapshot
 from mmcore.phys.buddy cimport FPI_TO_TAIL, free_one_page, pageblock_mt, rmqueue_smallest, zone_of
@@ -472,9 +472,9 @@ def alloc_pages(State s not None, gfp, order=0, cpu=0, nid=-1, unsigned task=0):
     cdef unsigned c = <unsigned>as_int(cpu, "cpu", 0, s.c.g.nr_cpus - 1)
     cdef int n = <int>as_int(nid, "node", -1, s.c.g.nr_nodes - 1)
     cdef int64_t pfn
-    state_lock(s)
+    state_enter(s)
     pfn = alloc_pages_node(&s.c, g, o, c, n, task)
-    state_unlock(s)
+    state_leave(s)
     if pfn < 0:
         fail_alloc(s, pfn, g, o, n)
     return pfn

@@ -21,7 +21,7 @@ from mmcore.base.records cimport (
     MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, Page, Pageblock, PCP_BATCH_SCALE_MAX, Pcp,
     PCPF_PREV_FREE_HIGH_ORDER, Zone, ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE,
 )
-from mmcore.base.state cimport State, state_lock, state_unlock
+from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.phys.buddy cimport FPI_NONE, free_large_page, pageblock_mt, prefetch, zone_of
 from mmcore.phys.pcp cimport free_to_pcp, pcp_allowed_order
 
@@ -292,9 +292,9 @@ def free_pages(State s not None, pfn, order=0, cpu=0):
     cdef unsigned p = <unsigned>as_int(pfn, "pfn", 0, 0xffffffff), o = <unsigned>as_int(order, "order", 0, MAX_PAGE_ORDER)
     cdef unsigned c = <unsigned>as_int(cpu, "cpu", 0, s.c.g.nr_cpus - 1)
     cdef int rc
-    state_lock(s)
+    state_enter(s)
     rc = free_pages_order(&s.c, p, o, c)
-    state_unlock(s)
+    state_leave(s)
     if rc < 0:
         fail_free(s, rc, p, o)
 
@@ -354,9 +354,9 @@ def split_page(State s not None, pfn, order):
     """Turn an allocated, non-compound block of `order` into 2**order single pages, to be freed one by one."""
     cdef unsigned p = <unsigned>as_int(pfn, "pfn", 0, 0xffffffff), o = <unsigned>as_int(order, "order", 0, MAX_PAGE_ORDER)
     cdef int rc
-    state_lock(s)
+    state_enter(s)
     rc = split_allocated(&s.c, p, o)
-    state_unlock(s)
+    state_leave(s)
     if rc < 0:
         fail_free(s, rc, p, o)
 

@@ -9,7 +9,7 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 cnp.import_array()
 
 
-cdef long long as_int(object value, str name, long long lo, long long hi) except? -1:
+cdef long long as_int_slow(object value, str name, long long lo, long long hi) except? -1:
     # Conversion that names what is wrong: bool and float are no counts.
     cdef int overflow = 0
     cdef long long x
@@ -21,10 +21,6 @@ cdef long long as_int(object value, str name, long long lo, long long hi) except
     if overflow or x < lo or x > hi:
         raise ValueError(f"{name} is {value}; it must lie in {lo}..{hi}")
     return x
-
-
-cdef unsigned as_gfp(object gfp) except? 0xffffffff:
-    return <unsigned>as_int(gfp, "gfp", 0, 0x1ffffff)
 
 
 cdef cnp.ndarray pfn_array(object pfns, bint writeable):

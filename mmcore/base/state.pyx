@@ -133,6 +133,12 @@ cdef class State:
             while not mm_try_lock(lock):
                 sched_yield()
 
+    cdef void enter_slow(self) noexcept:
+        cdef int* lock = &self.c.lock
+        while not mm_try_enter(lock):
+            with nogil:
+                sched_yield()
+
     @property
     def nbytes(self):
         """Bytes of all arrays, as addressed (memory that was never touched is not resident)."""

@@ -54,8 +54,17 @@ cdef void set_block_range(Mm* mm, uint32_t pfn, unsigned order, unsigned mt) noe
 cdef void free_one_page(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, unsigned order, unsigned mt, unsigned fpi) noexcept nogil:
     cdef uint32_t buddy
     cdef unsigned bmt
+    # Up to the pageblock's size a buddy lies in the same pageblock, so in the same zone and on a list of the same type.
+    cdef bint pure = block_at(mm, pfn >> PAGEBLOCK_ORDER).zone != 0
     account_freepages(z, pcp, <int64_t>1 << order, mt)
-    while order < MAX_PAGE_ORDER:
+    while pure and order < PAGEBLOCK_ORDER:
+        buddy = pfn ^ (<uint32_t>1 << order)
+        if page_at(mm, buddy).flags != (PG_buddy | (order << PG_ORDER_SHIFT)):
+            break
+        del_from_free_list(mm, z, buddy, order, mt)
+        pfn &= ~(<uint32_t>1 << order)
+        order += 1
+    while order < MAX_PAGE_ORDER and (order >= PAGEBLOCK_ORDER or not pure):
         buddy = pfn ^ (<uint32_t>1 << order)
         if not page_is_buddy(mm, pfn, buddy, order):
             break
@@ -73,7 +82,10 @@ cdef void free_one_page(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, unsigned order,
     if not tail and order < MAX_PAGE_ORDER - 1:
         # the zone that counts is that of the parent block's first page, which may be another at an odd zone start
         buddy = (pfn & ~(<uint32_t>1 << order)) ^ (<uint32_t>2 << order)
-        tail = page_is_buddy(mm, pfn & ~(<uint32_t>1 << order), buddy, order + 1)
+        if pure and order + 1 < PAGEBLOCK_ORDER:
+            tail = page_at(mm, buddy).flags == (PG_buddy | ((order + 1) << PG_ORDER_SHIFT))
+        else:
+            tail = page_is_buddy(mm, pfn & ~(<uint32_t>1 << order), buddy, order + 1)
     add_to_free_list(mm, z, pfn, order, mt, tail)
 
 
@@ -89,9 +101,21 @@ cdef void free_large_page(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, unsigned orde
 
 
 cdef void expand(Mm* mm, Zone* z, uint32_t pfn, unsigned low, unsigned high, unsigned mt) noexcept nogil:
-    while high > low:
-        high -= 1
-        add_to_free_list(mm, z, pfn + (<uint32_t>1 << high), high, mt, False)
+    # Contract: the lists of this type from `low` up to below `high` are empty, as they are whenever a larger block has to be split.
+    cdef uint32_t head = free_list_head(z, low, mt), x
+    cdef Page* p
+    z.order_mask[mt] |= <uint16_t>((1 << high) - (1 << low))
+    while low < high:
+        x = pfn + (<uint32_t>1 << low) + 1
+        p = &mm.link[x]
+        p.next = head
+        p.prev = head
+        p.flags = PG_buddy | (low << PG_ORDER_SHIFT)
+        mm.link[head].next = x
+        mm.link[head].prev = x
+        z.nr_free[low] += 1
+        head += MIGRATE_TYPES
+        low += 1
 
 
 cdef uint32_t next_lazy(Mm* mm, Zone* z) noexcept nogil:

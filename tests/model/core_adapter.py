@@ -61,8 +61,8 @@ class CoreAdapter:
             return self._code(error)
         return 0 if result is None else int(result)
 
-    def _op(self, name: str, *, flags: int = 0, cpu: int = 0, **fields: int) -> tuple[int, int]:
-        """One op of the engine, traced: (rc, value)."""
+    def _op(self, name: str, *, flags: int = 0, cpu: int = 0, pages=None, **fields: int) -> tuple[int, int]:
+        """One op of the engine, traced: (rc, value). pages receives those of a bulk allocation."""
         from mmcore.run import engine
         from mmcore.run.ops import OP_DTYPE, Op
 
@@ -71,7 +71,7 @@ class CoreAdapter:
         for field, value in fields.items():
             ops[field] = value
         rc, value = np.zeros(1, np.int64), np.zeros(1, np.uint64)
-        engine.run(self.state, ops, rc, value, tracer=self.tracer if self.tracing else None)
+        engine.run(self.state, ops, rc, value, pages_out=pages, tracer=self.tracer if self.tracing else None)
         code = int(rc[0])
         return EINVAL if -code in CORE_ONLY_CODES else code, int(value[0])
 
@@ -109,6 +109,9 @@ class CoreAdapter:
         if n < 0:
             return EINVAL
         out = np.zeros(n, np.uint32)
+        if self.tracing and not task:
+            got = self._op("ALLOC_BULK", cpu=cpu, pages=out, a=n, b=gfp, c=nid + 1)[0]
+            return out[: max(got, 0)].tolist() if got in (-12, *range(n + 1)) else got
         got = self._call(self.taking.alloc_pages_bulk, out, gfp, cpu, nid, task)
         return got if got < 0 else out[:got].tolist()
 

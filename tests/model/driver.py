@@ -254,7 +254,7 @@ def draw_ops(shape: Shape, seed: int, n: int, *, traced: bool = False) -> list[t
         elif x < 0.17 and not traced:
             ops.append(misused_op(rng, plan.max_pfn, cpu, k))
         elif rng.random() < fill:
-            kind = rng.choice(["alloc", "alloc", "run"] + ["bulk", "exact"] * (not traced))
+            kind = rng.choice(["alloc", "alloc", "run", "bulk"] + ["exact"] * (not traced))
             if kind == "alloc":
                 ops.append(("alloc", mask, order, cpu, nid, task))
             elif kind == "run":
