@@ -115,5 +115,6 @@ def client() -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (ValueError, TypeError, ImportError) as error:
-        raise RuntimeError(f"{error}: the .pxd files of {installed() / 'mmcore'} and its compiled modules differ; build it again") from error
+        where = installed() / "mmcore"
+        raise RuntimeError(f"{error}: the .pxd files and the compiled modules of {where} differ; build it again") from error
     return module

@@ -29,13 +29,13 @@ cdef enum:
 def pair_bursts(State s not None, int64_t bursts, int64_t burst, unsigned gfp, unsigned order=0, unsigned cpu=0):
     """`bursts` times: allocate `burst` blocks (at most 1024) and free them, in the order in which they came. Returns blocks handled."""
     cdef uint32_t out[MAX_BURST]
-    cdef int64_t i, got = 0, done = 0, total = 0
+    cdef int64_t _i, got = 0, done = 0, total = 0
     cdef int rc = 0
     if not 0 < burst <= MAX_BURST:
         raise ValueError(f"burst is {burst}; it must lie in 1..{MAX_BURST}")
     state_lock(s)
     with nogil:
-        for i in range(bursts):
+        for _i in range(bursts):
             got = alloc_pages_run(&s.c, out, burst, gfp, order, cpu, -1, 0)
             if got != burst:
                 break
@@ -45,7 +45,7 @@ def pair_bursts(State s not None, int64_t bursts, int64_t burst, unsigned gfp, u
             total += got
     state_unlock(s)
     if got != burst or rc:
-        raise RuntimeError(f"burst {i}: {got} blocks of {burst}, free said {rc}")
+        raise RuntimeError(f"one burst: {got} blocks of {burst}, free said {rc}")
     return total
 
 
@@ -78,10 +78,10 @@ def refill_bulk(State s not None, unsigned zi, unsigned order, unsigned mt, unsi
     cdef Zone* z = &s.c.zones[zi]
     cdef Pcp* pcp = &s.c.pcps[zi * s.c.g.nr_cpus]
     cdef uint32_t head = pcp.list_head + 3 * order + mt, got
-    cdef int64_t i, total = 0
+    cdef int64_t _i, total = 0
     state_lock(s)
     with nogil:
-        for i in range(times):
+        for _i in range(times):
             got = rmqueue_bulk(&s.c, z, pcp, order, mt, each, head, 0)
             pcp.count += <int>(got << order)
             total += got
@@ -95,11 +95,11 @@ def refill_single(State s not None, unsigned zi, unsigned order, unsigned mt, un
     cdef Zone* z = &mm.zones[zi]
     cdef Pcp* pcp = &mm.pcps[zi * mm.g.nr_cpus]
     cdef uint32_t head = pcp.list_head + 3 * order + mt, got
-    cdef int64_t i, pfn, total = 0
+    cdef int64_t _i, pfn, total = 0
     cdef int mode
     state_lock(s)
     with nogil:
-        for i in range(times):
+        for _i in range(times):
             mode = RMQUEUE_NORMAL
             got = 0
             while got < each:
@@ -131,11 +131,11 @@ def buddy_pairs(State s not None, unsigned zi, unsigned mt, int64_t n):
     cdef Mm* mm = &s.c
     cdef Zone* z = &mm.zones[zi]
     cdef Pcp* pcp = &mm.pcps[zi * mm.g.nr_cpus]
-    cdef int64_t i, pfn = 0
+    cdef int64_t _i, pfn = 0
     cdef int mode
     state_lock(s)
     with nogil:
-        for i in range(n):
+        for _i in range(n):
             mode = RMQUEUE_NORMAL
             pfn = rmqueue_any(mm, z, pcp, 0, mt, 0, &mode)
             if pfn < 0:
@@ -143,7 +143,7 @@ def buddy_pairs(State s not None, unsigned zi, unsigned mt, int64_t n):
             free_one_page(mm, z, pcp, <uint32_t>pfn, 0, mt, 0)
     state_unlock(s)
     if pfn < 0:
-        raise RuntimeError(f"no page left after {i} pairs")
+        raise RuntimeError("no page left")
 
 
 # ---------------------------------------------------------------- yardsticks
@@ -166,10 +166,10 @@ def list_bursts(State s not None, unsigned zi, unsigned pindex, int64_t bursts, 
     cdef uint32_t out[MAX_BURST]
     cdef Page* link = s.c.link
     cdef uint32_t head = s.c.pcps[zi * s.c.g.nr_cpus].list_head + pindex, x, n
-    cdef int64_t i, k
+    cdef int64_t _i, k
     check_list(s, head, burst)
     with nogil:
-        for i in range(bursts):
+        for _i in range(bursts):
             for k in range(burst):
                 x = link[head].next
                 n = link[x].next
@@ -186,10 +186,10 @@ def stack_bursts(State s not None, unsigned zi, unsigned pindex, int64_t bursts,
     cdef uint32_t out[MAX_BURST]
     cdef Page* link = s.c.link
     cdef uint32_t head = s.c.pcps[zi * s.c.g.nr_cpus].list_head + pindex, x
-    cdef int64_t i, k
+    cdef int64_t _i, k
     check_list(s, head, burst)
     with nogil:
-        for i in range(bursts):
+        for _i in range(bursts):
             for k in range(burst):
                 x = link[head].next
                 link[head].next = link[x].next
@@ -204,9 +204,9 @@ def stack_bursts(State s not None, unsigned zi, unsigned pindex, int64_t bursts,
 def chase(cnp.ndarray nodes not None, int64_t steps, uint64_t at=0):
     """Pointer chase: nodes[i] (uint64, every eighth one used: 64 bytes a node) names the next node. Returns where it ended."""
     cdef const uint64_t* p = <const uint64_t*>cnp.PyArray_DATA(nodes)
-    cdef int64_t i
+    cdef int64_t _i
     with nogil:
-        for i in range(steps):
+        for _i in range(steps):
             at = p[at * 8]
     return at
 
@@ -238,9 +238,9 @@ cdef class BareBuddy:
         cdef Page* link = self.link
         cdef uint32_t heads = self.heads, x, nxt, prv, b
         cdef unsigned mask = self.mask, k
-        cdef int64_t i
+        cdef int64_t _i
         with nogil:
-            for i in range(n):
+            for _i in range(n):
                 k = ctz(mask)
                 x = link[heads + k].next
                 nxt = link[x].next

@@ -44,10 +44,10 @@ def biggest_zone(state: State) -> int:
 def only_max_order_plan(nr_pages: int = 1 << 17) -> Any:
     """Plan of a machine with a single Normal zone that holds nothing but blocks of the highest order after boot."""
     start, end = 1 << 20, (1 << 20) + nr_pages
-    zones = [
-        SimpleNamespace(node=0, zid=zid, name=name, start_pfn=start if zid == 2 else 0, spanned=nr_pages * (zid == 2), present=nr_pages * (zid == 2))
-        for zid, name in enumerate(("DMA", "DMA32", "Normal", "Movable", "Device"))
-    ]
+    zones = []
+    for zid, name in enumerate(("DMA", "DMA32", "Normal", "Movable", "Device")):
+        at, size = (start, nr_pages) if name == "Normal" else (0, 0)
+        zones.append(SimpleNamespace(node=0, zid=zid, name=name, start_pfn=at, spanned=size, present=size))
     return SimpleNamespace(
         arch="x86_64",
         zones=zones,

@@ -131,8 +131,8 @@ def buddy_pairs(settings: Settings) -> Iterator[Row]:
     if probe.free_blocks() != before:
         raise AssertionError("the bare probe lost blocks")
     yield row_of(
-        "buddy.pair_vs_probe", "ns/pair", runs.scaled(1e9), "a C loop that splits and merges on the same records: no types, counters, checks",
-        bar=2, note="as above",
+        "buddy.pair_vs_probe", "ns/pair", runs.scaled(1e9), "a C loop that splits and merges on the same records, without types,"
+        " counters and checks", bar=2, note="as above",
     )  # fmt: skip
 
 
@@ -190,14 +190,14 @@ def free_random(settings: Settings) -> Iterator[Row]:
         aside.append(huge.seconds())
         return small.seconds()
 
-    cpus = max(1, 1 << (bits - 20))
+    cpus = 1 << max(0, bits - 20)
     note = f"2^{bits} pages" + ("" if bits == 26 else " (the bar speaks of 2^26)") + " in random order, merging, after a fill; {} CPU(s)"
     text = "pointer chase over 1 GiB in nodes of 64 bytes, pages "
     run = FreeAll(bits, cpus)
     runs = alternate(lambda: run.seconds(client().free_all), both, settings)
     yield row_of(
         "free.random", "ns/page", runs.scaled(1e9), text + "of 4 KiB", bar=0.5, stretch=0.35,
-        note="free_pages_run of " + note.format(cpus) + ", one to 4 GiB as on real machines: what one CPU's lists may hold shrinks with their number",
+        note="free_pages_run of " + note.format(cpus) + ", one to 4 GiB: the more there are, the less each one's lists hold",
     )  # fmt: skip
     yield row_of(
         "free.random_vs_huge", "ns/page", Runs(runs.ours, aside[-len(runs.ours):]).scaled(1e9), text + "that are huge",
@@ -212,7 +212,7 @@ def free_random(settings: Settings) -> Iterator[Row]:
     runs = alternate(lambda: run.seconds(client().free_all), small.seconds, settings)
     yield row_of(
         "free.random_1cpu", "ns/page", runs.scaled(1e9), text + "of 4 KiB",
-        note="free_pages_run of " + note.format(1) + ", whose list may hold an eighth of all memory and takes pages in and out in random order",
+        note="free_pages_run of " + note.format(1) + ", whose list may hold an eighth of all memory",
     )  # fmt: skip
 
 
@@ -274,8 +274,6 @@ def growth(settings: Settings) -> Iterator[Row]:
         top -= 1
     said = "" if top == 28 else " (the bar speaks of 2^28)"
     bursts = settings.size(20_000, tiny=10)
-    large, small = hot_machine(one_zone(top)), hot_machine(one_zone(low))
-
     def hot(m: Machine) -> float:
         return best_of_batches(lambda: c.pair_bursts(m.state, bursts, BURST, int(GFP_KERNEL)), BATCHES) / (bursts * BURST)
 
@@ -293,11 +291,14 @@ def growth(settings: Settings) -> Iterator[Row]:
         got: list[int] = []
         return once
 
-    runs = alternate(lambda: hot(large), lambda: hot(small), settings)
+    def both() -> tuple[Runs, Runs]:
+        large, small = hot_machine(one_zone(top)), hot_machine(one_zone(low))
+        pairs = alternate(lambda: hot(large), lambda: hot(small), settings)
+        return pairs, alternate(fill_by(large, top), fill_by(small, low), settings)
+
+    runs, fills = both()  # their memory is given back here
     curve = {low: min(runs.yardstick) * 1e9, top: min(runs.ours) * 1e9}
-    fills = alternate(fill_by(large, top), fill_by(small, low), settings)
     fill_curve = {low: min(fills.yardstick) * 1e9, top: min(fills.ours) * 1e9}
-    del large, small
     for bits in range(low + 2, top, 2):
         between = hot_machine(one_zone(bits))
         curve[bits] = min(hot(between) for _ in range(3)) * 1e9
@@ -305,7 +306,7 @@ def growth(settings: Settings) -> Iterator[Row]:
         fill_curve[bits] = min(once() for _ in range(3)) * 1e9
     for name, found, points, what in (
         ("growth.hot_pair", runs, curve, "bursts of 64 through the per-CPU list"),
-        ("growth.fill", fills, fill_curve, "7/8 of the machine allocated page by page in one run, after it was filled, emptied and drained before"),
+        ("growth.fill", fills, fill_curve, "7/8 of it allocated page by page in one run, after it was filled, emptied and drained"),
     ):
         shown = ", ".join(f"2^{bits} {points[bits]:.2f}" for bits in sorted(points))
         yield row_of(

@@ -32,7 +32,8 @@ def unrolled(line: str, **names: Any) -> Callable[[int], float]:
     arguments = "".join(f", {name}={name}" for name in names)
     scope = {**names, "clock": time.thread_time_ns}
     exec(
-        f"def timed(n{arguments}):\n    began = clock()\n    for _ in range(n):\n        {body}\n    return (clock() - began) * 1e-9 / n / {UNROLL}",
+        f"def timed(n{arguments}):\n    began = clock()\n    for _ in range(n):\n        {body}\n"
+        f"    return (clock() - began) * 1e-9 / n / {UNROLL}",
         scope,
     )
     return scope["timed"]  # type: ignore[return-value]
@@ -70,5 +71,5 @@ def single_calls(settings: Settings) -> Iterator[Row]:
         ("call.machine_pair_vs_cpdef", whole, cpdef, "ONE call of an empty cpdef method without arguments", None, None),
     ):
         runs: Runs = alternate(run(ours), run(yardstick), settings)
-        what = "page_alloc.alloc_pages(state, gfp) + free_pages(state, pfn)" if "core" in name else "machine.alloc_pages() + machine.free_pages(pfn)"
+        what = "machine.alloc_pages() + machine.free_pages(pfn)" if ours is whole else "alloc_pages(state, gfp) + free_pages(state, pfn)"
         yield row_of(name, "ns/pair", runs.scaled(1e9), text, bar=bar, stretch=stretch, note=what)

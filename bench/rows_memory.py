@@ -27,8 +27,10 @@ def _bytecode() -> tempfile.TemporaryDirectory[str]:
 def python(code: str, *args: str) -> list[float]:
     """Run a snippet in a new interpreter with the same packages; the numbers it prints."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env |= {"PYTHONPYCACHEPREFIX": _bytecode().name, "PYTHONPATH": os.pathsep.join(p for p in (env.get("PYTHONPATH"), str(installed())) if p)}
-    done = subprocess.run([sys.executable, "-c", code, *args], env=env, cwd=Path(_bytecode().name), capture_output=True, text=True, check=False)
+    path = os.pathsep.join(p for p in (env.get("PYTHONPATH"), str(installed())) if p)
+    env |= {"PYTHONPYCACHEPREFIX": _bytecode().name, "PYTHONPATH": path}
+    command = [sys.executable, "-c", code, *args]
+    done = subprocess.run(command, env=env, cwd=Path(_bytecode().name), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}")
     return [float(x) for x in done.stdout.split()]
@@ -116,4 +118,5 @@ def import_mmpy(settings: Settings) -> Iterator[Row]:
         return sorted(python(IMPORT, name)[0] for _ in range(few))[few // 2]
 
     runs = alternate(lambda: side("mmpy"), lambda: side("numpy"), settings)
-    yield row_of("import.mmpy", "ms", runs.scaled(1e3), "import numpy", bar=1.5, note="each run the median of three interpreters; wall time")
+    note = "each run the median of three interpreters; wall time"
+    yield row_of("import.mmpy", "ms", runs.scaled(1e3), "import numpy", bar=1.5, note=note)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import mmpy
-from bench.harness import Row, Runs, Settings, row_of, rows
+from bench.harness import Row, Runs, Settings, alternate, row_of, rows
 from bench.machines import machine, warm
 from mmcore.base.state import State
 from mmcore.run import engine
@@ -61,8 +61,8 @@ def replay_rows(settings: Settings) -> Iterator[Row]:
         runs = Runs(rates, [1e6] * len(rates))
         yield row_of(
             name, "events/s", runs, "1,000,000 events a CPU-second", bar=1, direction="min", stretch=5,
-            note=f"{events} events of {path.name}, {len(stream)} operations; CPU seconds: reading {reading:.3f}, converting {converting:.3f}, "
-            f"replaying with tracepoints and all snapshots {running:.3f} (the engine alone {result.cpu_seconds:.3f})",
+            note=f"{events} events of {path.name}, {len(stream)} operations; CPU seconds: reading {reading:.3f}, "
+            f"converting {converting:.3f}, replaying with tracepoints and all snapshots {running:.3f} (the engine alone {result.cpu_seconds:.3f})",
         )  # fmt: skip
 
 
@@ -107,12 +107,7 @@ def two_machines(settings: Settings) -> Iterator[Row]:
             thread.join()
         return n * turns * len(ops) / spent
 
-    def alternately() -> Runs:
-        from bench.harness import alternate
-
-        return alternate(lambda: throughput(2), lambda: throughput(1), settings)
-
-    runs = alternately()
+    runs = alternate(lambda: throughput(2), lambda: throughput(1), settings)
     if any((rc < 0).any() for _, rc, _ in sides):
         raise AssertionError("an operation of the stream failed")
     yield row_of(

@@ -154,6 +154,8 @@ class Pg(IntFlag):
     BUDDY = 1 << 18
     PCP = 1 << 19
     PFMEMALLOC = 1 << 20
+    META = 1 << 21
+    ALLOCATED = 1 << 27
 
 
 class Task(IntFlag):

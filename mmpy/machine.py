@@ -352,7 +352,7 @@ class Machine:
 
     @property
     def page_meta(self) -> np.ndarray:
-        """Reference and map counts by page frame, read-only and without a copy."""
+        """Further references (extra_refs: beyond the one that every allocated block has) and mappings by page frame, read-only, no copy."""
         view = self.state.meta[: len(self.state.pages)]
         view.flags.writeable = False
         return view

@@ -341,7 +341,7 @@ class PageView:
         state = machine.state
         self.pfn = int(pfn)
         self.kind, self.head, self.order = page_free.block_of(state, pfn)
-        self.refcount = int(state.meta["refcount"][self.head if self.kind == "allocated" else pfn])
+        self.refcount = 1 + int(state.meta["extra_refs"][self.head]) if self.kind == "allocated" else 0
         self.mapcount = int(state.meta["mapcount"][pfn])
         self.flags = Pg(int(state.pages["flags"][self.head]) & 0x0FFFFFFF if self.kind != "reserved" else 0)
         zi = page_free.zone_index(state, pfn)

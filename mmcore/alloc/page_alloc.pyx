@@ -12,12 +12,12 @@ from libc.string cimport memset
 cimport numpy as cnp
 from mmcore.base.args cimport as_gfp, as_int, not_ours, pfn_array
 from mmcore.base.errors cimport E_CPU, E_GFP, E_NODE, E_NOMEM, E_ORDER, check
-from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_head, PG_pfmemalloc
+from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_allocated, PG_head, PG_pfmemalloc
 from mmcore.base.gfp cimport *
-from mmcore.base.records cimport page_at, meta_at
+from mmcore.base.records cimport page_at
 from mmcore.base.records cimport (
     MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS,
-    NUMA_OTHER, Page, PageMeta, Pcp, WMARK_HIGH, WMARK_LOW, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
+    NUMA_OTHER, Page, Pcp, WMARK_HIGH, WMARK_LOW, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
 )
 from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
@@ -53,7 +53,7 @@ cdef inline void zone_statistics(Mm* mm, AllocContext* ac, Zone* z, uint64_t nr)
 
 cdef inline void prep_new_page(Mm* mm, uint32_t pfn, unsigned order, unsigned gfp, unsigned alloc_flags) noexcept nogil:
     cdef Page* p = page_at(mm, pfn)
-    cdef uint32_t flags = order << PG_ORDER_SHIFT
+    cdef uint32_t flags = PG_allocated | (order << PG_ORDER_SHIFT)
     if order and gfp & GFP_COMP_BIT:
         flags |= PG_head
     if alloc_flags & ALLOC_NO_WATERMARKS:
@@ -61,7 +61,6 @@ cdef inline void prep_new_page(Mm* mm, uint32_t pfn, unsigned order, unsigned gf
     p.next = 0
     p.prev = 0
     p.flags = flags
-    meta_at(mm, pfn).refcount = 1
 
 
 cdef int64_t rmqueue_buddy(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsigned mt, unsigned alloc_flags) noexcept nogil:
@@ -276,7 +275,6 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
     cdef uint32_t zi, x, head, got
     cdef unsigned flags
     cdef Page* p
-    cdef PageMeta* m
     cdef Zone* z
     cdef Pcp* pcp
     cdef int rc = prepare_alloc(mm, &ac, gfp, order, cpu, nid, task)
@@ -304,11 +302,9 @@ cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, uns
             i += 1
             got += 1
             p = &mm.link[x]
-            m = meta_at(mm, x - 1)
             x = p.next
             memset(p, 0, sizeof(Page))
-            m.refcount = 1
-            m.mapcount = 0
+            p.flags = PG_allocated
         if got:
             mm.link[head].next = x
             mm.link[x].prev = head
@@ -531,7 +527,6 @@ def alloc_pages_exact(State s not None, nr_pages, gfp, cpu=0, nid=-1, unsigned t
     if pfn >= 0:
         split_allocated(&s.c, <uint32_t>pfn, order)
         for p in range(<uint32_t>pfn + want, <uint32_t>pfn + (<uint32_t>1 << order)):
-            s.c.meta[p].refcount = 0
             s.c.pages[p].flags = 0
             s.c.g.pgfree += 1
             zi = zone_of(&s.c, p) - 1

@@ -14,11 +14,11 @@ from mmcore.base.errors cimport (
     E_BAD_PAGE, E_NOT_ALLOCATED, E_ORDER, E_RANGE, E_RESERVED, E_TAIL, E_WRONG_ORDER, check,
 )
 from mmcore.base.flags cimport (
-    PG_CHECK_AT_FREE, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_head, PG_hwpoison, PG_pcp,
+    PG_CHECK_AT_FREE, PG_HEAD_MASK, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_allocated, PG_head, PG_hwpoison, PG_meta, PG_named, PG_pcp,
 )
 from mmcore.base.records cimport page_at, meta_at, block_at
 from mmcore.base.records cimport (
-    MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, Page, Pageblock, PCP_BATCH_SCALE_MAX, Pcp,
+    MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, Page, Pageblock, PageMeta, PCP_BATCH_SCALE_MAX, Pcp,
     PCPF_PREV_FREE_HIGH_ORDER, Zone, ZONE_BELOW_HIGH, ZONE_RECLAIM_ACTIVE,
 )
 from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
@@ -30,7 +30,7 @@ cnp.import_array()
 cdef enum:
     LOOK_AHEAD = 24
     # anything that takes a page out of the plain case when it is freed
-    SPECIAL_AT_FREE = PG_CHECK_AT_FREE | PG_hwpoison | (PG_ORDER_MASK << PG_ORDER_SHIFT)
+    SPECIAL_AT_FREE = PG_CHECK_AT_FREE | PG_hwpoison | PG_allocated | PG_meta | (PG_ORDER_MASK << PG_ORDER_SHIFT)
 
 
 cdef int find_block(Mm* mm, uint32_t pfn, uint32_t* head, unsigned* order) noexcept nogil:
@@ -41,7 +41,7 @@ cdef int find_block(Mm* mm, uint32_t pfn, uint32_t* head, unsigned* order) noexc
         h = pfn & ~((<uint32_t>1 << k) - 1)
         flags = page_at(mm, h).flags
         o = flags >> PG_ORDER_SHIFT & PG_ORDER_MASK
-        if meta_at(mm, h).refcount > 0 or flags & PG_TYPE_MASK:
+        if flags & PG_HEAD_MASK:
             if pfn - h < <uint32_t>1 << o:
                 head[0] = h
                 order[0] = o
@@ -79,11 +79,13 @@ cdef inline int check_free(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
     if order > MAX_PAGE_ORDER:
         return -E_ORDER
     flags = page_at(mm, pfn).flags
-    if meta_at(mm, pfn).refcount <= 0:
+    if not flags & PG_allocated:
         return why_not_freeable(mm, pfn)
     if flags >> PG_ORDER_SHIFT != order:
         return -E_WRONG_ORDER
-    if meta_at(mm, pfn).refcount == 1 and (flags & PG_CHECK_AT_FREE or meta_at(mm, pfn).mapcount):
+    if flags & PG_meta and meta_at(mm, pfn).extra_refs:
+        return 0    # only a reference goes
+    if flags & (PG_CHECK_AT_FREE | PG_meta):
         return -E_BAD_PAGE
     return 0
 
@@ -95,7 +97,6 @@ cdef inline void free_unref(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) 
     cdef Zone* z = &mm.zones[zi]
     cdef Pcp* pcp = &mm.pcps[zi * mm.g.nr_cpus + cpu]
     cdef unsigned mt
-    meta_at(mm, pfn).refcount = 0
     p.private_ = 0
     if p.flags & PG_hwpoison and order == 0:
         p.flags = PG_hwpoison
@@ -111,14 +112,21 @@ cdef inline void free_unref(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) 
         free_large_page(mm, z, pcp, pfn, order, FPI_NONE)
 
 
+cdef inline void drop_ref(Mm* mm, uint32_t pfn) noexcept nogil:
+    cdef PageMeta* m = meta_at(mm, pfn)
+    m.extra_refs -= 1
+    if m.extra_refs == 0 and m.mapcount == 0:
+        page_at(mm, pfn).flags &= ~<uint32_t>PG_meta
+
+
 cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) noexcept nogil:
     cdef int rc = check_free(mm, pfn, order)
     if rc:
         return rc
-    if meta_at(mm, pfn).refcount == 1:
+    if not page_at(mm, pfn).flags & PG_meta:
         free_unref(mm, pfn, order, cpu)
         return 0
-    meta_at(mm, pfn).refcount -= 1
+    drop_ref(mm, pfn)
     if order and not page_at(mm, pfn).flags & PG_head:
         # someone holds a speculative reference to the first page: everything behind it goes now
         page_at(mm, pfn).flags &= ~(<uint32_t>PG_ORDER_MASK << PG_ORDER_SHIFT)
@@ -131,7 +139,6 @@ cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) no
 cdef inline void look_ahead(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n) noexcept nogil:
     if i + LOOK_AHEAD < n and pfns[i + LOOK_AHEAD] < mm.g.nr_pages:
         prefetch(page_at(mm, pfns[i + LOOK_AHEAD]))
-        prefetch(meta_at(mm, pfns[i + LOOK_AHEAD]))
 
 
 cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsigned cpu) noexcept nogil:
@@ -167,10 +174,9 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
         if pfn >= limit or block_at(mm, pfn >> 9).zone != zi or block_at(mm, pfn >> 9).mt != block.mt:
             break
         x = pfn + 1
-        # order 0, nothing set that forbids freeing, one reference, no mapping
-        if meta_at(mm, pfn).refcount != 1 or meta_at(mm, pfn).mapcount or link[x].flags & SPECIAL_AT_FREE:
+        # allocated, order 0, nothing set that forbids freeing, one reference, no mapping
+        if link[x].flags & SPECIAL_AT_FREE != PG_allocated:
             break
-        meta_at(mm, pfn).refcount = 0
         link[x].next = first
         link[x].private_ = 0
         link[x].flags = PG_pcp
@@ -212,14 +218,17 @@ cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
     # split_page(): a block that is not compound becomes 2^order pages, each with the first one's reference count.
     cdef int rc = check_free(mm, pfn, order)
     cdef uint32_t i
+    cdef int extra
     if rc and rc != -E_BAD_PAGE:
         return rc
     if page_at(mm, pfn).flags & PG_head:
         return -E_BAD_PAGE
     page_at(mm, pfn).flags &= ~(<uint32_t>PG_ORDER_MASK << PG_ORDER_SHIFT)
+    extra = meta_at(mm, pfn).extra_refs if page_at(mm, pfn).flags & PG_meta else 0
     for i in range(1, <uint32_t>1 << order):
-        page_at(mm, pfn + i).flags = page_at(mm, pfn).flags
-        meta_at(mm, pfn + i).refcount = meta_at(mm, pfn).refcount
+        page_at(mm, pfn + i).flags = (page_at(mm, pfn).flags & ~<uint32_t>PG_meta) | (PG_meta if extra else 0)
+        if extra:
+            meta_at(mm, pfn + i).extra_refs = extra
     return 0
 
 
@@ -235,20 +244,19 @@ cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcep
     if kind >= 2:
         return -E_NOT_ALLOCATED
     if kind == 1 and have >= order:
-        flags = page_at(mm, head).flags & ~(<uint32_t>PG_ORDER_MASK << PG_ORDER_SHIFT) & ~<uint32_t>PG_head
+        flags = page_at(mm, head).flags & ~(<uint32_t>PG_ORDER_MASK << PG_ORDER_SHIFT) & ~<uint32_t>(PG_head | PG_meta)
+        meta_at(mm, head).extra_refs = 0
+        meta_at(mm, head).mapcount = 0
         while have > order:
             # halve the part that holds the piece; the other half becomes a block of its own
             have -= 1
             piece = head + (<uint32_t>1 << have)
             if pfn >= piece:
                 page_at(mm, head).flags = flags | (have << PG_ORDER_SHIFT)
-                meta_at(mm, head).refcount = 1
                 head = piece
             else:
                 page_at(mm, piece).flags = flags | (have << PG_ORDER_SHIFT)
-                meta_at(mm, piece).refcount = 1
             page_at(mm, head).flags = flags | (have << PG_ORDER_SHIFT)
-            meta_at(mm, head).refcount = 1
         return 0
     # smaller blocks, or pages that were in use before our time: they are joined to one block of this order
     if kind == 0 and not adopt:
@@ -258,7 +266,7 @@ cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcep
     while at < end:
         if page_at(mm, at).flags & PG_TYPE_MASK or zone_of(mm, at) != zone_of(mm, pfn):
             return -E_NOT_ALLOCATED
-        if meta_at(mm, at).refcount > 0:
+        if page_at(mm, at).flags & PG_allocated:
             at += <uint32_t>1 << (page_at(mm, at).flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
         elif adopt:
             at += 1
@@ -267,10 +275,9 @@ cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcep
     for at in range(pfn, end):
         page_at(mm, at).next = page_at(mm, at).prev = page_at(mm, at).private_ = 0
         page_at(mm, at).flags = 0
-        meta_at(mm, at).refcount = 0
+        meta_at(mm, at).extra_refs = 0
         meta_at(mm, at).mapcount = 0
-    page_at(mm, pfn).flags = order << PG_ORDER_SHIFT
-    meta_at(mm, pfn).refcount = 1
+    page_at(mm, pfn).flags = PG_allocated | (order << PG_ORDER_SHIFT)
     return 0
 
 
@@ -282,7 +289,7 @@ cdef object fail_free(State s, long long rc, unsigned pfn, unsigned order):
     text = f"pfn {pfn:#x}, order {order}; the machine has pfns below {s.c.g.nr_pages:#x}"
     if pfn < s.c.g.nr_pages and find_block(&s.c, pfn, &head, &have) in (1, 2):
         text = f"pfn {pfn:#x}, order {order}; it lies in the block {head:#x} of order {have}, flags {s.c.pages[head].flags:#x}, " \
-               f"refcount {s.c.meta[head].refcount}, mapcount {s.c.meta[head].mapcount}"
+               f"refcount {1 + s.c.meta[head].extra_refs if s.c.pages[head].flags & PG_allocated else 0}, mapcount {s.c.meta[head].mapcount}"
     return check(rc, text)
 
 
@@ -306,12 +313,12 @@ cdef int check_free_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order,
     cdef uint32_t limit = mm.g.nr_pages
     for i in range(n):
         look_ahead(mm, pfns, i, n)
-        if pfns[i] < limit and meta_at(mm, pfns[i]).refcount == -1:
+        if pfns[i] < limit and page_at(mm, pfns[i]).flags & PG_named:
             rc = -E_NOT_ALLOCATED   # named twice
             break
         rc = check_free(mm, pfns[i], order)
-        if rc == 0 and meta_at(mm, pfns[i]).refcount == 1:
-            meta_at(mm, pfns[i]).refcount = -1
+        if rc == 0 and not page_at(mm, pfns[i]).flags & PG_meta:
+            page_at(mm, pfns[i]).flags |= PG_named
         elif rc == 0:
             rc = -E_BAD_PAGE        # held by others: freed one by one only
         if rc:
@@ -319,7 +326,7 @@ cdef int check_free_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order,
     else:
         i = n
     for j in range(i):
-        meta_at(mm, pfns[j]).refcount = 1
+        page_at(mm, pfns[j]).flags &= ~<uint32_t>PG_named
     bad[0] = i
     return rc
 
@@ -364,11 +371,12 @@ def split_page(State s not None, pfn, order):
 def get_page(State s not None, pfn):
     """Take a further (speculative) reference to an allocated block."""
     cdef unsigned p = <unsigned>as_int(pfn, "pfn", 0, 0xffffffff)
-    if p >= s.c.g.nr_pages or s.c.meta[p].refcount <= 0:
+    if p >= s.c.g.nr_pages or not s.c.pages[p].flags & PG_allocated:
         fail_free(s, -E_NOT_ALLOCATED if p < s.c.g.nr_pages else -E_RANGE, p, 0)
-    if s.c.meta[p].refcount == 2**31 - 1:
-        raise ValueError(f"pfn {p:#x} has 2**31 - 1 references already")
-    s.c.meta[p].refcount += 1
+    if s.c.meta[p].extra_refs == 2**31 - 1:
+        raise ValueError(f"pfn {p:#x} has 2**31 references already")
+    s.c.meta[p].extra_refs += 1
+    s.c.pages[p].flags |= PG_meta
 
 
 def put_page(State s not None, pfn, cpu=0):
@@ -376,7 +384,7 @@ def put_page(State s not None, pfn, cpu=0):
     cdef unsigned p = <unsigned>as_int(pfn, "pfn", 0, 0xffffffff)
     if p >= s.c.g.nr_pages:
         fail_free(s, -E_RANGE, p, 0)
-    free_pages(s, p, s.c.pages[p].flags >> PG_ORDER_SHIFT if s.c.meta[p].refcount > 0 else 0, cpu)
+    free_pages(s, p, s.c.pages[p].flags >> PG_ORDER_SHIFT if s.c.pages[p].flags & PG_allocated else 0, cpu)
 
 
 def block_of(State s not None, pfn):

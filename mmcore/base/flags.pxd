@@ -22,6 +22,9 @@ cdef enum PageFlag:
     PG_buddy = 1 << 18          # head of a block on a buddy list
     PG_pcp = 1 << 19            # head of a block on a per-CPU list
     PG_pfmemalloc = 1 << 20     # taken with ALLOC_NO_WATERMARKS
+    PG_meta = 1 << 21           # the page's cold record is not all zero: it has further references or mappings
+    PG_named = 1 << 22          # for the length of one call only: named by it already
+    PG_allocated = 1 << 27      # head of an allocated block: it has (at least) one reference
 
 cdef enum:
     PG_ORDER_SHIFT = 28
@@ -29,3 +32,4 @@ cdef enum:
     # flags that no page may carry when it is freed (PAGE_FLAGS_CHECK_AT_FREE)
     PG_CHECK_AT_FREE = (1 << 0) | (1 << 1) | (1 << 5) | (1 << 7) | (1 << 10) | (1 << 11) | (1 << 14) | (1 << 15)
     PG_TYPE_MASK = (1 << 18) | (1 << 19)
+    PG_HEAD_MASK = (1 << 18) | (1 << 19) | (1 << 27)    # any head of a block, free or allocated

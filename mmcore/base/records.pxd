@@ -49,7 +49,7 @@ cdef struct Page:                   # hot, 16 bytes: what allocation, freeing an
     uint32_t flags
 
 cdef struct PageMeta:               # cold, 8 bytes
-    int32_t refcount                # > 0: allocated; 0: free, tail or reserved
+    int32_t extra_refs              # references beyond the first one, which every allocated block has
     int32_t mapcount                # number of mappings (the kernel's _mapcount + 1)
 
 cdef struct Pageblock:

@@ -12,7 +12,7 @@ import numpy as np
 cimport numpy as cnp
 from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_pcp
 from mmcore.base.lists cimport list_add_tail, list_init
-from mmcore.base.records cimport page_at, meta_at, block_at
+from mmcore.base.records cimport page_at, block_at
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_MOVABLE, MIGRATE_TYPES, MIGRATE_UNMOVABLE, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS, NR_PCP_LISTS, Pcp, Zone,
 )
@@ -312,5 +312,5 @@ def _check_block(State s, unsigned zi, value, unsigned order):
         raise ValueError(f"block {value:#x} of order {order} is not aligned or outside {mm.g.nr_pages:#x} page frames")
     if not mm.zones[zi].present or zone_of(mm, value) != zi + 1 or zone_of(mm, value + (1 << order) - 1) != zi + 1:
         raise ValueError(f"block {value:#x} of order {order} does not lie in zone index {zi}")
-    if page_at(mm, <uint32_t>value).flags or meta_at(mm, <uint32_t>value).refcount:
+    if page_at(mm, <uint32_t>value).flags:
         raise ValueError(f"block {value:#x} is listed twice")

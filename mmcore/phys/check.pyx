@@ -10,7 +10,7 @@ from libc.string cimport memset
 import numpy as np
 
 cimport numpy as cnp
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_buddy, PG_hwpoison, PG_pcp
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_buddy, PG_hwpoison, PG_meta, PG_pcp
 from mmcore.base.records cimport page_at, meta_at
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS,
@@ -34,6 +34,7 @@ cdef enum:
     UNMERGED = 8
     NOT_CLOSED = 9
     STRAY = 10
+    BAD_META = 11
 
 _TEXT = {
     BAD_LINK: "a link leads outside the machine",
@@ -45,6 +46,7 @@ _TEXT = {
     BAD_BACKLINK: "links forth and back disagree",
     UNMERGED: "two free buddies stand side by side unmerged",
     NOT_CLOSED: "list is longer than the machine",
+    BAD_META: "the mark of a cold record and the record disagree",
     STRAY: "a page on no list and not allocated is not clean",
 }
 
@@ -111,7 +113,7 @@ cdef void walk_list(Mm* mm, Zone* z, uint32_t zi, uint32_t head, uint32_t want, 
             w.bad = BAD_ZONE
         elif mt >= 0 and pageblock_mt(mm, pfn) != <unsigned>mt:
             w.bad = BAD_TYPE
-        elif meta_at(mm, pfn).refcount or meta_at(mm, pfn).mapcount or page_at(mm, pfn).private_:
+        elif meta_at(mm, pfn).extra_refs or meta_at(mm, pfn).mapcount or page_at(mm, pfn).private_:
             w.bad = BAD_FLAGS
         elif not claim_pages(seen, pfn, n):
             w.bad = OVERLAP
@@ -148,11 +150,13 @@ cdef int64_t scan_pages(Mm* mm, uint8_t* seen, uint64_t* allocated, uint64_t* he
             heads[0] += 1
             pfn += 1
             continue
-        if meta_at(mm, pfn).refcount <= 0:
+        if not flags & PG_allocated:
             if flags == PG_hwpoison and words[2 * <size_t>pfn] == 0 and not seen[pfn]:
                 pfn += 1
                 continue
             return STRAY
+        if (metas[pfn] != 0) != (flags & PG_meta != 0) or meta_at(mm, pfn).extra_refs < 0 or meta_at(mm, pfn).mapcount < 0:
+            return BAD_META
         order = flags >> PG_ORDER_SHIFT & PG_ORDER_MASK
         n = <uint32_t>1 << order
         if order > MAX_PAGE_ORDER or pfn & (n - 1) or pfn + n > total:

@@ -4,10 +4,10 @@ Models: __rmqueue, __rmqueue_claim, __rmqueue_steal, try_to_claim_block, boost_w
 reserve_/unreserve_highatomic_pageblock, rmqueue_bulk (mm/page_alloc.c, v6.12.117). Simplifies: nothing known.
 Omits: CMA (off in the reference build), isolation of pageblocks (comes with compaction), __GFP_MOVABLE non-LRU pages.
 """
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_TYPE_MASK, PG_buddy, PG_lru, PG_pcp
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_HEAD_MASK, PG_buddy, PG_lru, PG_pcp
 from mmcore.base.gfp cimport ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from mmcore.base.lists cimport list_add_tail
-from mmcore.base.records cimport page_at, meta_at
+from mmcore.base.records cimport page_at
 from mmcore.base.records cimport (
     MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, PAGEBLOCK_NR_PAGES,
     PAGEBLOCK_ORDER, WMARK_HIGH, ZONE_BOOSTED_WATERMARK,
@@ -70,7 +70,7 @@ cdef void count_block(Mm* mm, uint32_t first, uint32_t* nr_free, uint32_t* nr_mo
     while pfn < end:
         flags = page_at(mm, pfn).flags
         n = 1
-        if flags & PG_TYPE_MASK or meta_at(mm, pfn).refcount > 0:
+        if flags & PG_HEAD_MASK:
             n = <uint32_t>1 << (flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
             if n > end - pfn:
                 n = end - pfn
@@ -95,7 +95,7 @@ cdef uint32_t move_freepages_block(Mm* mm, Zone* z, Pcp* pcp, uint32_t first, un
             account_freepages(z, pcp, <int64_t>1 << order, mt)
             moved += <uint32_t>1 << order
             pfn += <uint32_t>1 << order
-        elif flags & PG_pcp or meta_at(mm, pfn).refcount > 0:
+        elif flags & PG_HEAD_MASK:
             pfn += <uint32_t>1 << (flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
         else:
             pfn += 1

@@ -10,9 +10,9 @@ import numpy as np
 
 cimport numpy as cnp
 from mmcore.base.errors cimport E_CPU, E_INVAL, E_NODE, E_NOENT, E_RANGE
-from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_lru
+from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_allocated, PG_lru
 from mmcore.base.gfp cimport TASK_MEMALLOC, TASK_OOM_VICTIM
-from mmcore.base.records cimport meta_at, page_at
+from mmcore.base.records cimport page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport Tracer
 from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, kswapd_begin, kswapd_end
@@ -61,7 +61,7 @@ cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
     s.value[at] = pfn
     if pfn >= mm.g.nr_pages:
         return -E_RANGE
-    if meta_at(mm, pfn).refcount <= 0 or page_at(mm, pfn).flags >> PG_ORDER_SHIFT != order:
+    if not page_at(mm, <uint32_t>pfn).flags & PG_allocated or page_at(mm, <uint32_t>pfn).flags >> PG_ORDER_SHIFT != order:
         rc = isolate_piece(mm, <uint32_t>pfn, order, o.flags & OPF_PFN)
         if rc:
             return rc

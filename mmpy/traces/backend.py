@@ -26,7 +26,8 @@ MAX_PCPS = 1 << 18
 def lru_pages(machine: State) -> tuple[Array, Array]:
     """Heads (u32) and orders of the allocated blocks that count as LRU pages."""
     flags = machine.pages["flags"]
-    heads = np.flatnonzero((flags & int(Pg.LRU) != 0) & (machine.meta["refcount"][: len(flags)] > 0))
+    both = int(Pg.LRU | Pg.ALLOCATED)
+    heads = np.flatnonzero(flags & both == both)
     return heads.astype(np.uint32), flags[heads] >> 28
 
 
@@ -43,8 +44,7 @@ def mark_lru(machine: State, state: AllocState, heads: Array, orders: Array) -> 
     before = np.concatenate(([0], np.cumsum(np.cumsum(listed[:-1]))))
     ends = np.minimum(heads.astype(np.int64) + (1 << orders.astype(np.int64)), len(machine.pages))
     used = before[ends] == before[heads]
-    machine.pages["flags"][heads[used]] = int(Pg.LRU) | orders[used] << 28
-    machine.meta["refcount"][heads[used]] = 1
+    machine.pages["flags"][heads[used]] = int(Pg.LRU | Pg.ALLOCATED) | orders[used] << 28
 
 
 class EngineBackend:

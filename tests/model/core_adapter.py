@@ -7,6 +7,7 @@ from tests.reference.constants import EINVAL, NUMA_EVENTS, TASK_MEMALLOC, TASK_O
 TRACE_EVENTS = {1: "rmqueue", 2: "pcp_drain", 3: "extfrag"}
 OPF_OOM_VICTIM, OPF_MEMALLOC, OPF_PFN = 2, 4, 128
 PG_LRU, PG_ORDER_SHIFT = 1 << 5, 28
+PG_ALLOCATED = 1 << 27
 CORE_ONLY_CODES = {1006, 1007, 1008, 1009}  # what the core tells apart and the twin calls -EINVAL
 
 
@@ -145,10 +146,10 @@ class CoreAdapter:
 
     def mark_lru(self, pfn, nr, on) -> None:
         """Mark blocks in use by their heads; a page that was in use before our time becomes a block of its own."""
-        flags, refcount = self.state.pages["flags"], self.state.meta["refcount"]
+        flags = self.state.pages["flags"]
         end = pfn + nr
         while pfn < end:
-            refcount[pfn] = max(refcount[pfn], 1)
+            flags[pfn] |= np.uint32(PG_ALLOCATED)
             flags[pfn] = flags[pfn] | PG_LRU if on else flags[pfn] & ~np.uint32(PG_LRU)
             pfn += 1 << (int(flags[pfn]) >> PG_ORDER_SHIFT)
 
