@@ -62,7 +62,8 @@ def replay_rows(settings: Settings) -> Iterator[Row]:
         yield row_of(
             name, "events/s", runs, "1,000,000 events a CPU-second", bar=1, direction="min", stretch=5,
             note=f"{events} events of {path.name}, {len(stream)} operations; CPU seconds: reading {reading:.3f}, "
-            f"converting {converting:.3f}, replaying with tracepoints and all snapshots {running:.3f} (the engine alone {result.cpu_seconds:.3f})",
+            f"converting {converting:.3f}, replaying with tracepoints and all snapshots {running:.3f} "
+            f"(the engine alone {result.cpu_seconds:.3f})",
         )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ Simplifies: a page in a bad state is refused with a reason instead of reported a
 Tail pages of a block carry nothing: the block is found from its head, which holds the order.
 """
 from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 cimport numpy as cnp
 from mmcore.base.args cimport as_int, not_ours, pfn_array
@@ -29,6 +31,9 @@ cnp.import_array()
 
 cdef enum:
     LOOK_AHEAD = 24
+    NR_LOGS = 4
+    LOG_SIZE = 1 << 18
+    LOG_FROM = 1 << 17          # shorter runs have nothing to gain from a log
     # anything that takes a page out of the plain case when it is freed
     SPECIAL_AT_FREE = PG_CHECK_AT_FREE | PG_hwpoison | PG_allocated | PG_meta | (PG_ORDER_MASK << PG_ORDER_SHIFT)
 
@@ -141,7 +146,26 @@ cdef inline void look_ahead(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n) 
         prefetch(page_at(mm, pfns[i + LOOK_AHEAD]))
 
 
-cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsigned cpu) noexcept nogil:
+cdef struct PushLog:            # pages put onto the list of one zone in this call, in order: what its drains will meet again
+    uint32_t* ring
+    uint64_t pushed
+    uint32_t zone               # zone index + 1, 0: unused
+
+
+cdef inline PushLog* log_of(PushLog* logs, uint32_t zone) noexcept nogil:
+    cdef int k
+    for k in range(NR_LOGS):
+        if logs[k].zone == zone:
+            return &logs[k]
+        if logs[k].zone == 0:
+            logs[k].zone = zone
+            logs[k].pushed = 0
+            logs[k].ring = <uint32_t*>calloc(LOG_SIZE, sizeof(uint32_t))
+            return &logs[k]
+    return NULL
+
+
+cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsigned cpu, PushLog* logs) noexcept nogil:
     # Single pages of one zone and type that stay below every limit of the per-CPU list: they only go onto it, and the marks of all of
     # them are left at once. Returns the index behind the last one freed; what is different in any way is left to the caller.
     cdef uint32_t pfn = pfns[i], zi, first, head, x, limit = mm.g.nr_pages
@@ -150,6 +174,7 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
     cdef Page* link = mm.link
     cdef Pageblock block
     cdef int64_t k, end
+    cdef PushLog* log
     cdef int room
     if pfn >= limit:
         return i
@@ -167,6 +192,7 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
     end = n if n - i < room else i + room
     head = pcp.list_head + (block.mt ^ MIGRATE_MOVABLE)
     first = link[head].next
+    log = log_of(logs, zi) if logs != NULL else NULL
     k = i
     while k < end:
         pfn = pfns[k]
@@ -185,6 +211,10 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
         k += 1
     if k == i:
         return i
+    if log != NULL and log.ring != NULL:
+        for end in range(i, k):
+            log.ring[log.pushed & (LOG_SIZE - 1)] = pfns[end]
+            log.pushed += 1
     link[first].prev = head
     link[head].next = first
     room = <int>(k - i)
@@ -197,19 +227,46 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
     return k
 
 
+cdef void hint_drain(Mm* mm, uint32_t pfn, unsigned cpu, PushLog* logs) noexcept nogil:
+    # Tells the drain that freeing pfn may cause where the oldest pages of its list are.
+    cdef uint32_t zi = zone_of(mm, pfn)
+    cdef PushLog* log
+    cdef Pcp* pcp
+    if zi == 0:
+        return
+    log = log_of(logs, zi)
+    pcp = &mm.pcps[(zi - 1) * mm.g.nr_cpus + cpu]
+    if log == NULL or log.ring == NULL:
+        return
+    log.ring[log.pushed & (LOG_SIZE - 1)] = pfn
+    log.pushed += 1
+    if <uint64_t>pcp.count < log.pushed and pcp.count < LOG_SIZE:
+        mm.hint = log.ring
+        mm.hint_at = log.pushed - 1 - <uint64_t>pcp.count
+        mm.hint_mask = LOG_SIZE - 1
+
+
 cdef int free_pages_run(Mm* mm, const uint32_t* pfns, int64_t n, unsigned order, unsigned cpu, int64_t* done) noexcept nogil:
     cdef int64_t i = 0
-    cdef int rc = 0
+    cdef int rc = 0, k
+    cdef PushLog[NR_LOGS] logs
+    cdef bint logged = n >= LOG_FROM and order == 0
+    memset(&logs, 0, sizeof(logs))
     while i < n:
         if order == 0:
-            i = free_burst(mm, pfns, i, n, cpu)
+            i = free_burst(mm, pfns, i, n, cpu, logs if logged else NULL)
             if i == n:
                 break
         look_ahead(mm, pfns, i, n)
+        if logged and pfns[i] < mm.g.nr_pages:
+            hint_drain(mm, pfns[i], cpu, logs)      # counts this page as pushed
         rc = free_pages_order(mm, pfns[i], order, cpu)
+        mm.hint = NULL
         if rc:
             break
         i += 1
+    for k in range(NR_LOGS):
+        free(logs[k].ring)
     done[0] = i
     return rc
 

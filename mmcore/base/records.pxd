@@ -212,6 +212,10 @@ cdef struct Mm:
     uint16_t* cpu_node
     uint8_t* distances
     TraceBuf trace
+    # Where the blocks that a drain will take likely are: pfns in the order of their insertion, a ring. Only for prefetching; may be stale.
+    const uint32_t* hint
+    uint64_t hint_at
+    uint32_t hint_mask
     int lock
 
 # The one way to a record by its number: a debug build (MMCORE_DEBUG) tests the number, a release build does not notice.

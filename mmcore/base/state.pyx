@@ -124,6 +124,7 @@ cdef class State:
         self.c.distances = <uint8_t*>cnp.PyArray_DATA(self.distances)
         self.c.trace.rows = NULL
         self.c.trace.enabled = 0
+        self.c.hint = NULL
         self.c.lock = 0
         return 0
 

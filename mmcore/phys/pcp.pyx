@@ -17,6 +17,7 @@ from mmcore.phys.watermark cimport zone_watermark_ok
 
 cdef enum:
     DRAIN_AHEAD = 32
+    HINT_AHEAD = 40
 
 
 cdef inline int32_t clamp32(int32_t x, int32_t lo, int32_t hi) noexcept nogil:
@@ -156,6 +157,9 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
         m = 0
         while m < DRAIN_AHEAD and x != head and <int64_t>m << order < n:
             ahead[m] = x - 1
+            if mm.hint != NULL:
+                prefetch(page_at(mm, mm.hint[(mm.hint_at + HINT_AHEAD) & mm.hint_mask]))
+                mm.hint_at += 1
             x = mm.link[x].prev
             m += 1
         if order == 0:
