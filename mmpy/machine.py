@@ -288,8 +288,13 @@ class Machine:
         those of bulk allocations). on_chunk(done, total) is called between chunks of `chunk` ops, on_checkpoint(id, rc, value) behind each
         CHECKPOINT; Ctrl-C and exceptions take effect there and leave a valid machine.
         """
-        from mmcore.run.ops import Op
+        from mmcore.run.ops import OP_DTYPE, Op
 
+        if not isinstance(ops, np.ndarray) or ops.dtype != OP_DTYPE or ops.ndim != 1:
+            raise TypeError(f"ops must be a one-dimensional array of OP_DTYPE, not {getattr(ops, 'dtype', type(ops).__name__)}")
+        if chunk < 1:
+            raise ValueError(f"chunk is {chunk}; it must be at least 1")
+        ops = np.ascontiguousarray(ops)
         rc, value = np.zeros(len(ops), np.int64), np.zeros(len(ops), np.uint64)
         bulk = ops["a"][ops["op"] == int(Op.ALLOC_BULK)] if len(ops) else ops
         room = int(bulk.sum(dtype=np.float64)) if len(bulk) else 0

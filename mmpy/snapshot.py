@@ -61,7 +61,7 @@ def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], ex
 def read(path: str | os.PathLike[str]) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """State, configuration and extras of a saved machine. SnapshotFormatError says what is wrong with the file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
