@@ -83,7 +83,8 @@ def main() -> None:
         done += len(ops)
         failed += int((rc < 0).sum())
         if done % (10 * options.part) == 0:
-            print(f"{done:,} operations, {failed:,} refused, {time.monotonic() - began:.0f} s ({seconds:.1f} s of them in the engine)", flush=True)
+            passed = time.monotonic() - began
+            print(f"{done:,} operations, {failed:,} refused, {passed:.0f} s ({seconds:.1f} s of them in the engine)", flush=True)
     print(f"{done:,} operations over {len(SHAPES)} shapes, {failed:,} refused: every recount agreed")
 
 
