@@ -16,9 +16,12 @@ cdef enum:
     FPI_TO_TAIL = 1
 
 cdef extern from *:
+    """
+    /* The empty asm keeps gcc from deleting a function whose only effect is a prefetch: it takes that for none. */
+    #define mm_prefetch(p) do { __builtin_prefetch(p); __asm__ volatile (""); } while (0)
+    """
     unsigned ctz "__builtin_ctz"(unsigned) nogil
-    void prefetch "__builtin_prefetch"(const void*) nogil
-    bint likely "__builtin_expect"(bint, long) nogil
+    void prefetch "mm_prefetch"(const void*) nogil
 
 cdef inline unsigned pageblock_mt(Mm* mm, uint32_t pfn) noexcept nogil:
     return block_at(mm, pfn >> PAGEBLOCK_ORDER).mt ^ MIGRATE_MOVABLE
