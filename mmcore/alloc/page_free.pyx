@@ -428,12 +428,20 @@ def split_page(State s not None, pfn, order):
 def get_page(State s not None, pfn):
     """Take a further (speculative) reference to an allocated block."""
     cdef unsigned p = <unsigned>as_int(pfn, "pfn", 0, 0xffffffff)
-    if p >= s.c.g.nr_pages or not s.c.pages[p].flags & PG_allocated:
-        fail_free(s, -E_NOT_ALLOCATED if p < s.c.g.nr_pages else -E_RANGE, p, 0)
-    if s.c.meta[p].extra_refs == 2**31 - 1:
-        raise ValueError(f"pfn {p:#x} has 2**31 references already")
-    s.c.meta[p].extra_refs += 1
-    s.c.pages[p].flags |= PG_meta
+    cdef int rc = 0
+    state_enter(s)
+    if p >= s.c.g.nr_pages:
+        rc = -E_RANGE
+    elif not s.c.pages[p].flags & PG_allocated:
+        rc = -E_NOT_ALLOCATED
+    elif s.c.meta[p].extra_refs == 0x7fffffff:
+        rc = -E_BAD_PAGE
+    else:
+        s.c.meta[p].extra_refs += 1
+        s.c.pages[p].flags |= PG_meta
+    state_leave(s)
+    if rc:
+        fail_free(s, rc, p, 0)
 
 
 def put_page(State s not None, pfn, cpu=0):
