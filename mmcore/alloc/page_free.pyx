@@ -144,6 +144,7 @@ cdef int free_pages_order(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) no
 cdef inline void look_ahead(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n) noexcept nogil:
     if i + LOOK_AHEAD < n and pfns[i + LOOK_AHEAD] < mm.g.nr_pages:
         prefetch(page_at(mm, pfns[i + LOOK_AHEAD]))
+        prefetch(block_at(mm, pfns[i + LOOK_AHEAD] >> 9))
 
 
 cdef struct PushLog:            # pages put onto the list of one zone in this call, in order: what its drains will meet again

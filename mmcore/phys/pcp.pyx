@@ -5,7 +5,7 @@ Models: nr_pcp_alloc, nr_pcp_high, nr_pcp_free, free_unref_page_commit, free_pcp
 sizes (fixed high) and its free_factor. Simplifies: 6.1's drains use 6.12's order of lists. Omits: lock contention (a free that cannot
 get the lock goes to the buddy in the kernel), CPU hotplug after boot.
 """
-from mmcore.base.records cimport page_at
+from mmcore.base.records cimport block_at, page_at
 from mmcore.base.records cimport NR_PCP_LISTS, PCP_BATCH_SCALE_MAX, PCPF_FREE_HIGH_BATCH, WMARK_HIGH
 from mmcore.base.trace cimport EV_PCP_DRAIN, trace_event
 from mmcore.base.vmstat cimport fold_cpu_zone
@@ -17,6 +17,7 @@ from mmcore.phys.watermark cimport zone_watermark_ok
 
 cdef enum:
     DRAIN_AHEAD = 32
+    LOOK_ORDERS = 6
     HINT_AHEAD = 40
 
 
@@ -128,14 +129,30 @@ cdef void free_to_pcp_limits_61(Mm* mm, Zone* z, Pcp* pcp, unsigned order, unsig
     free_pcppages_bulk(mm, z, pcp, pcp, n, pindex)
 
 
-cdef inline bint prefetch_neighbours(Mm* mm, uint32_t buddy, unsigned order) noexcept nogil:
-    # A free buddy will leave its list: the records beside it there are written then.
-    cdef Page* p = page_at(mm, buddy)
-    if p.flags != (PG_buddy | (order << PG_ORDER_SHIFT)):
-        return False
-    prefetch(&mm.link[p.next])
-    prefetch(&mm.link[p.prev])
-    return True
+cdef inline void prefetch_merges(Mm* mm, const uint32_t* pfns, int m) noexcept nogil:
+    # What merging these single pages will touch, an order at a time so that the misses of all of them overlap: the buddy's record, its
+    # neighbours on the list it will leave, and the record that decides between head and tail where merging ends.
+    cdef uint32_t left[DRAIN_AHEAD]
+    cdef uint32_t pfn, order
+    cdef Page* p
+    cdef int i, n = m, more
+    for i in range(m):
+        left[i] = pfns[i]
+        prefetch(block_at(mm, pfns[i] >> PAGEBLOCK_ORDER))
+    for order in range(LOOK_ORDERS):
+        more = 0
+        for i in range(n):
+            pfn = left[i]
+            p = page_at(mm, pfn ^ (<uint32_t>1 << order))
+            prefetch(page_at(mm, (pfn & ~(<uint32_t>1 << order)) ^ (<uint32_t>2 << order)))
+            if p.flags == (PG_buddy | (order << PG_ORDER_SHIFT)):
+                prefetch(&mm.link[p.next])
+                prefetch(&mm.link[p.prev])
+                left[more] = pfn & ~(<uint32_t>1 << order)
+                more += 1
+        n = more
+        if n == 0:
+            break
 
 
 cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n, unsigned pindex) noexcept nogil:
@@ -162,10 +179,8 @@ cdef void free_pcppages_bulk(Mm* mm, Zone* z, Pcp* pcp, Pcp* running, int64_t n,
                 mm.hint_at += 1
             x = mm.link[x].prev
             m += 1
-        if order == 0:
-            for i in range(m):
-                if prefetch_neighbours(mm, ahead[i] ^ 1, 0):
-                    prefetch_neighbours(mm, (ahead[i] & ~<uint32_t>1) ^ 2, 1)
+        if order == 0 and m > 1:
+            prefetch_merges(mm, ahead, m)
         mm.link[head].prev = x
         mm.link[x].next = head
         pcp.count -= m << order
