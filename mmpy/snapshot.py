@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.base.state import ARRAYS, State, aligned_zeros
+from mmcore.base.state import ARRAYS, POOLS, State, aligned_zeros, pool_dtype
 from mmcore.phys import check
 
 FORMAT = "mmpy-machine"
-VERSION = 1
+VERSION = 2
 CHUNK = 1 << 16
 MAX_BYTES = 1 << 40
 
@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 40
 # what numpy and zipfile raise on bytes that are no archive of plain arrays
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, AttributeError,
-    SyntaxError, TypeError, OverflowError,
+    SyntaxError, TypeError, OverflowError, RuntimeError,
 )  # fmt: skip
 
 
@@ -39,14 +39,14 @@ def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], ex
     """Save a state with the configuration of its machine; an existing file is replaced as a whole or not at all."""
     members: dict[str, np.ndarray] = {}
     arrays: dict[str, Any] = {}
-    for name in ARRAYS:
-        array = getattr(state, name)
+    for name in (*ARRAYS, *POOLS):
+        array = state.get(name)
         raw = array.reshape(-1).view(np.uint8)
         chunks = state.nonzero_chunks(name)
         data = np.concatenate([raw[i * CHUNK : (i + 1) * CHUNK] for i in chunks.tolist()]) if len(chunks) else np.empty(0, np.uint8)
         members[f"{name}.chunks"], members[f"{name}.data"] = chunks, data
         arrays[name] = {"shape": list(array.shape), "dtype": _dtype_text(array.dtype), "crc": _checksum(chunks, data)}
-    header = {"format": FORMAT, "version": VERSION, "config": config, "extra": extra, "arrays": arrays}
+    header = {"format": FORMAT, "version": VERSION, "config": config, "extra": extra, "names": state.names, "arrays": arrays}
     members["header"] = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     temporary = f"{os.fspath(path)}.part"
     try:
@@ -74,7 +74,15 @@ def read(path: str | os.PathLike[str]) -> tuple[State, dict[str, Any], dict[str,
             raise SnapshotFormatError(f"{path}: format {found}; this version reads {FORMAT!r} {VERSION}")
         template = State(nr_pages=1, nr_nodes=1, nr_zone_types=1, nr_cpus=1, nr_lazy=1, nr_present=1)
         arrays = {name: _rebuild(path, name, header["arrays"][name], members, getattr(template, name).dtype) for name in ARRAYS}
+        bits = int(arrays["vm_globals"]["pt_bits"][0])
+        if bits not in (9, 10):
+            raise SnapshotFormatError(f"{path}: page tables with {bits} index bits")
+        for name in POOLS:
+            arrays[name] = _rebuild(path, name, header["arrays"][name], members, pool_dtype(name, bits))
         state = State.from_arrays(arrays)
+        if not isinstance(header["names"], list) or not all(isinstance(n, str) for n in header["names"]):
+            raise SnapshotFormatError(f"{path}: its names are no list of texts")
+        state.names[:] = header["names"]
         check.validate(state)
         config, extra = header["config"], header["extra"]
         if not isinstance(config, dict) or not isinstance(extra, dict):
@@ -95,7 +103,7 @@ def _dtype_text(dtype: np.dtype) -> str:
 
 
 def _rebuild(path: object, name: str, meta: dict[str, Any], members: dict[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
-    if meta["dtype"] != _dtype_text(dtype):
+    if meta["dtype"] != _dtype_text(dtype.base if dtype.subdtype is not None else dtype):
         raise SnapshotFormatError(f"{path}: records {name!r} have another layout than in this version")
     shape = tuple(meta["shape"])
     if not all(isinstance(n, int) and 0 <= n < 2**33 for n in shape) or np.prod([float(n) for n in shape]) * dtype.itemsize > MAX_BYTES:
@@ -105,6 +113,8 @@ def _rebuild(path: object, name: str, meta: dict[str, Any], members: dict[str, n
         raise SnapshotFormatError(f"{path}: array {name!r} is stored in another form")
     if _checksum(chunks, data) != meta["crc"]:
         raise SnapshotFormatError(f"{path}: checksum of array {name!r} is wrong")
+    if dtype.subdtype is not None:
+        dtype = dtype.base  # a table's entries are the array's last dimension
     array = aligned_zeros(shape, dtype)
     raw = array.reshape(-1).view(np.uint8)
     at = 0

@@ -435,7 +435,7 @@ def get_page(State s not None, pfn):
         rc = -E_RANGE
     elif not s.c.pages[p].flags & PG_allocated:
         rc = -E_NOT_ALLOCATED
-    elif s.c.meta[p].extra_refs == 0x7fffffff:
+    elif s.c.meta[p].extra_refs == 0xffff:
         rc = -E_BAD_PAGE
     else:
         s.c.meta[p].extra_refs += 1

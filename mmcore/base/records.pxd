@@ -3,6 +3,8 @@
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mmcore.base.vm_records cimport VmRoom
+
 cdef enum:
     MAX_PAGE_ORDER = 10
     NR_PAGE_ORDERS = 11
@@ -48,9 +50,11 @@ cdef struct Page:                   # hot, 16 bytes: what allocation, freeing an
     uint32_t private_               # the owner's word (page->private, later the rmap)
     uint32_t flags
 
-cdef struct PageMeta:               # cold, 8 bytes
-    int32_t extra_refs              # references beyond the first one, which every allocated block has
-    int32_t mapcount                # number of mappings (the kernel's _mapcount + 1)
+cdef struct PageMeta:               # cold, 12 bytes
+    uint32_t mapcount               # mappings of this page (the kernel's _mapcount + 1); 0 while the one mapping stands in private_
+    uint32_t index_lo               # folio->index: page of the file, or of the anon_vma, 48 bits
+    uint16_t index_hi
+    uint16_t extra_refs             # references beyond mappings and the first one, which every allocated block has
 
 cdef struct Pageblock:
     uint8_t mt                      # migratetype ^ MIGRATE_MOVABLE, so that zero is MOVABLE
@@ -211,6 +215,7 @@ cdef struct Mm:
     uint16_t* zonelists             # [node][0 fallback, 1 own node][zl_stride]: zone index + 1, 0 ends
     uint16_t* cpu_node
     uint8_t* distances
+    VmRoom vm
     TraceBuf trace
     # Where the blocks that a drain will take likely are: pfns in the order of their insertion, a ring. Only for prefetching; may be stale.
     const uint32_t* hint

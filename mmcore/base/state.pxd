@@ -38,6 +38,12 @@ cdef class State:
     cdef readonly cnp.ndarray zonelists
     cdef readonly cnp.ndarray cpu_node
     cdef readonly cnp.ndarray distances
+    cdef readonly cnp.ndarray pools         # PoolInfo of every pool
+    cdef readonly cnp.ndarray cpus
+    cdef readonly cnp.ndarray lruvecs
+    cdef readonly cnp.ndarray vm_globals
+    cdef readonly dict pool_arrays          # every pool's whole array by name
+    cdef readonly list names                # of files, named mappings and callers: records hold an index
     cdef Mm c
     cdef int bind(self) except -1
     cdef void lock_slow(self) noexcept

@@ -1,6 +1,11 @@
 import numpy as np
 
 ARRAYS: tuple[str, ...]
+POOLS: dict[str, int]
+
+def pool_dtype(name: str, bits: int) -> np.dtype: ...
+def pool_capacity(name: str, nr_pages: int) -> int: ...
+def heads_of(nr_zones: int, nr_cpus: int, nr_nodes: int) -> int: ...
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: object) -> np.ndarray: ...
 
@@ -18,7 +23,17 @@ class State:
     zonelists: np.ndarray
     cpu_node: np.ndarray
     distances: np.ndarray
-    def __init__(self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int) -> None: ...
+    pools: np.ndarray
+    cpus: np.ndarray
+    lruvecs: np.ndarray
+    vm_globals: np.ndarray
+    pool_arrays: dict[str, np.ndarray]
+    names: list[str]
+    def __init__(
+        self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int, pt_levels: int = 4,
+        pt_bits: int = 9,
+    ) -> None: ...
+    def get(self, name: str) -> np.ndarray: ...
     @property
     def nbytes(self) -> int: ...
     @property

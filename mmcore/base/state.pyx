@@ -1,16 +1,25 @@
 """State: the arrays of one simulated machine.
 
 Models: mem_map, pg_data_t, struct zone and the per-CPU pagesets as arrays of records. Simplifies: one lock for all. Omits: hotplug
-(arrays never grow).
+(arrays never grow). What comes and goes (address spaces, page tables, files) lives in pools, POOLS: mmcore.base.pool.
 
 Memory that no one wrote to is zero and costs nothing: building, copying and comparing take time in proportion to what was touched.
 """
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 from mmcore.base.records import (
     GLOBALS_DTYPE, LAZY_DTYPE, META_DTYPE, NODE_DTYPE, PAGE_DTYPE, PAGEBLOCK_DTYPE, PCP_DTYPE, PRESENT_DTYPE, ZONE_DTYPE,
+)
+from mmcore.base.pool import reserve
+from mmcore.base.vm_records import (
+    ANON_VMA_DTYPE, AVC_DTYPE, CPU_DTYPE, FILE_DTYPE, LRUVEC_DTYPE, MM_DTYPE, POOL_DTYPE, TABLE_INFO_DTYPE, VM_AREA_DTYPE, VM_GLOBALS_DTYPE,
+    VMA_DTYPE, XNODE_DTYPE,
+)
+from mmcore.base.vm_records cimport (
+    AddressSpace, AnonVma, Avc, Cpu, File, LRU_HEADS_PER_NODE, Lruvec, NR_POOLS, POOL_ANON_VMAS, POOL_AVCS, POOL_FILES, POOL_MMS,
+    POOL_TABLES, POOL_VM_AREAS, POOL_VMAS, POOL_XNODES, PoolInfo, PT_MAX_LEVELS, TableInfo, VmArea, VmGlobals, Vma, XNode,
 )
 from mmcore.base.records cimport (
     Globals, HEADS_PER_ZONE, LazyRange, MAX_NR_ZONES, Node, NR_PCP_LISTS, Page, Pageblock, PageMeta, Pcp, PresentRange, Zone,
@@ -18,7 +27,15 @@ from mmcore.base.records cimport (
 
 cnp.import_array()
 
-ARRAYS = ("all_pages", "meta", "pageblocks", "zones", "pcps", "nodes", "globals", "lazy", "present", "zonelists", "cpu_node", "distances")
+ARRAYS = (
+    "all_pages", "meta", "pageblocks", "zones", "pcps", "nodes", "globals", "lazy", "present", "zonelists", "cpu_node", "distances",
+    "pools", "cpus", "lruvecs", "vm_globals",
+)
+# Pools by their number (PoolId); `table_info` goes with `tables`. What of each is in use stands in the array `pools`.
+POOLS = {
+    "tables": POOL_TABLES, "table_info": POOL_TABLES, "vmas": POOL_VMAS, "anon_vmas": POOL_ANON_VMAS, "avcs": POOL_AVCS, "mms": POOL_MMS,
+    "files": POOL_FILES, "xnodes": POOL_XNODES, "vm_areas": POOL_VM_AREAS,
+}
 
 cdef enum:
     CACHE_LINE = 64
@@ -72,6 +89,29 @@ def aligned_zeros(shape, dtype):
     return raw[at:at + nbytes].view(dtype).reshape(shape)
 
 
+def heads_of(nr_zones, nr_cpus, nr_nodes):
+    """List heads behind mem_map: free lists of the zones, per-CPU lists, LRU lists of the nodes."""
+    return nr_zones * HEADS_PER_ZONE + nr_zones * nr_cpus * NR_PCP_LISTS + nr_nodes * LRU_HEADS_PER_NODE
+
+
+def pool_dtype(str name, int bits):
+    """dtype of a record of the pool `name`; `bits` are the index bits of a page table."""
+    return np.dtype((np.uint64, (1 << bits,))) if name == "tables" else {
+        "table_info": TABLE_INFO_DTYPE, "vmas": VMA_DTYPE, "anon_vmas": ANON_VMA_DTYPE, "avcs": AVC_DTYPE, "mms": MM_DTYPE,
+        "files": FILE_DTYPE, "xnodes": XNODE_DTYPE, "vm_areas": VM_AREA_DTYPE,
+    }[name]
+
+
+def pool_capacity(str name, Py_ssize_t nr_pages):
+    """The most records that a machine of `nr_pages` page frames keeps in a pool."""
+    cdef Py_ssize_t some = min(max(nr_pages * 4, 1 << 16), 1 << 22)
+    return {
+        "tables": min(nr_pages, 1 << 23), "table_info": min(nr_pages, 1 << 23), "vmas": some, "anon_vmas": some, "avcs": some * 2,
+        "mms": 1 << 16, "files": min(max(nr_pages, 1 << 12), 1 << 20), "xnodes": min(max(nr_pages, 1 << 12), 1 << 24),
+        "vm_areas": min(max(nr_pages, 1 << 12), 1 << 20),
+    }[name]
+
+
 cdef class State:
     """Owner of a machine's arrays. Sizes are fixed when it is built; mmcore.phys.boot fills it.
 
@@ -79,9 +119,11 @@ cdef class State:
     blocks), nr_present (ranges of memory).
     """
 
-    def __init__(self, *, nr_pages, nr_nodes, nr_zone_types, nr_cpus, nr_lazy, nr_present):
+    def __init__(self, *, nr_pages, nr_nodes, nr_zone_types, nr_cpus, nr_lazy, nr_present, pt_levels=4, pt_bits=9):
         nr_zones = nr_nodes * nr_zone_types
-        nr_heads = nr_zones * HEADS_PER_ZONE + nr_zones * nr_cpus * NR_PCP_LISTS
+        nr_heads = heads_of(nr_zones, nr_cpus, nr_nodes)
+        if not 2 <= pt_levels <= PT_MAX_LEVELS or pt_bits not in (9, 10):
+            raise ValueError(f"page tables of {pt_levels} levels and {pt_bits} index bits do not exist here")
         if not 0 < nr_pages < 2**31:
             raise ValueError(f"nr_pages is {nr_pages}; it must lie in 1..{2**31 - 1}")
         if nr_zones * nr_cpus > 2**22 or nr_zones > 60000:
@@ -100,11 +142,25 @@ cdef class State:
         self.zonelists = aligned_zeros((nr_nodes, 2, zl_stride), np.uint16)
         self.cpu_node = aligned_zeros(nr_cpus, np.uint16)
         self.distances = aligned_zeros((nr_nodes, nr_nodes), np.uint8)
+        self.pools = aligned_zeros(NR_POOLS, POOL_DTYPE)
+        self.cpus = aligned_zeros(nr_cpus, CPU_DTYPE)
+        self.lruvecs = aligned_zeros(nr_nodes, LRUVEC_DTYPE)
+        self.vm_globals = aligned_zeros(1, VM_GLOBALS_DTYPE)
+        self.vm_globals[0]["pt_levels"], self.vm_globals[0]["pt_bits"] = pt_levels, pt_bits
+        self.names = []
+        self.make_pools(nr_pages, pt_bits)
         g = self.globals[0]
         g["nr_pages"], g["nr_heads"], g["nr_zones"], g["nr_nodes"] = nr_pages, nr_heads, nr_zones, nr_nodes
         g["nr_cpus"], g["nr_blocks"], g["zl_stride"], g["nr_present"] = nr_cpus, padded // 512, zl_stride, nr_present
         g["nr_zone_types"] = nr_zone_types
         self.bind()
+
+    def make_pools(self, Py_ssize_t nr_pages, int bits):
+        arrays = {name: reserve(pool_capacity(name, nr_pages), pool_dtype(name, bits)) for name in POOLS}
+        least = min(len(arrays["tables"]), len(arrays["table_info"]))
+        for name, number in POOLS.items():
+            self.pools[number]["capacity"] = min(len(arrays[name]), least) if number == POOL_TABLES else len(arrays[name])
+        self.pool_arrays = arrays
 
     cdef int bind(self) except -1:
         # The only place that takes addresses.
@@ -122,6 +178,22 @@ cdef class State:
         self.c.zonelists = <uint16_t*>cnp.PyArray_DATA(self.zonelists)
         self.c.cpu_node = <uint16_t*>cnp.PyArray_DATA(self.cpu_node)
         self.c.distances = <uint8_t*>cnp.PyArray_DATA(self.distances)
+        self.c.vm.pools = <PoolInfo*>cnp.PyArray_DATA(self.pools)
+        self.c.vm.cpus = <Cpu*>cnp.PyArray_DATA(self.cpus)
+        self.c.vm.lruvecs = <Lruvec*>cnp.PyArray_DATA(self.lruvecs)
+        self.c.vm.g = <VmGlobals*>cnp.PyArray_DATA(self.vm_globals)
+        self.c.vm.tables = <uint64_t*>cnp.PyArray_DATA(self.pool_arrays["tables"])
+        self.c.vm.table_info = <TableInfo*>cnp.PyArray_DATA(self.pool_arrays["table_info"])
+        self.c.vm.vmas = <Vma*>cnp.PyArray_DATA(self.pool_arrays["vmas"])
+        self.c.vm.anon_vmas = <AnonVma*>cnp.PyArray_DATA(self.pool_arrays["anon_vmas"])
+        self.c.vm.avcs = <Avc*>cnp.PyArray_DATA(self.pool_arrays["avcs"])
+        self.c.vm.mms = <AddressSpace*>cnp.PyArray_DATA(self.pool_arrays["mms"])
+        self.c.vm.files = <File*>cnp.PyArray_DATA(self.pool_arrays["files"])
+        self.c.vm.xnodes = <XNode*>cnp.PyArray_DATA(self.pool_arrays["xnodes"])
+        self.c.vm.areas = <VmArea*>cnp.PyArray_DATA(self.pool_arrays["vm_areas"])
+        self.c.vm.bits = self.c.vm.g.pt_bits
+        self.c.vm.levels = self.c.vm.g.pt_levels
+        self.c.vm.mask = (1 << self.c.vm.bits) - 1
         self.c.trace.rows = NULL
         self.c.trace.enabled = 0
         self.c.hint = NULL
@@ -143,7 +215,13 @@ cdef class State:
     @property
     def nbytes(self):
         """Bytes of all arrays, as addressed (memory that was never touched is not resident)."""
-        return sum(getattr(self, name).nbytes for name in ARRAYS)
+        return sum(self.get(name).nbytes for name in (*ARRAYS, *POOLS))
+
+    def get(self, str name):
+        """An array by its name, or the part of a pool that was ever used."""
+        if name in POOLS:
+            return self.pool_arrays[name][:self.pools["used"][POOLS[name]]]
+        return getattr(self, name)
 
     @property
     def first_head(self):
@@ -151,8 +229,8 @@ cdef class State:
         return len(self.all_pages) - int(self.globals["nr_heads"][0])
 
     def arrays(self):
-        """The arrays by name (not copies)."""
-        return {name: getattr(self, name) for name in ARRAYS}
+        """The arrays by name, of pools the used part (not copies)."""
+        return {name: self.get(name) for name in (*ARRAYS, *POOLS)}
 
     def copy(self):
         """An independent machine in the same state; memory that is zero is not written."""
@@ -172,6 +250,15 @@ cdef class State:
                 with nogil:
                     sparse_copy(dst, src, n)
                 other._adopt(name, b)
+            other.make_pools(int(self.globals["nr_pages"][0]), int(self.vm_globals["pt_bits"][0]))
+            other.names = list(self.names)
+            for name in POOLS:
+                a, b = self.get(name), other.get(name)
+                n = (<object>a).nbytes
+                src = <uint8_t*>cnp.PyArray_DATA(a)
+                dst = <uint8_t*>cnp.PyArray_DATA(b)
+                with nogil:
+                    sparse_copy(dst, src, n)
         finally:
             state_unlock(self)
         other.bind()
@@ -202,19 +289,33 @@ cdef class State:
             self.cpu_node = array
         elif name == "distances":
             self.distances = array
+        elif name == "pools":
+            self.pools = array
+        elif name == "cpus":
+            self.cpus = array
+        elif name == "lruvecs":
+            self.lruvecs = array
+        elif name == "vm_globals":
+            self.vm_globals = array
         else:
             raise KeyError(name)
 
     @staticmethod
     def from_arrays(dict arrays):
-        """A State that owns the given arrays (no copy). Only names, dtypes and sizes are checked here: contents are for validate()."""
+        """A State that owns the given arrays (no copy but of pools). Only names, dtypes and sizes are checked here: contents are for validate()."""
         cdef State s
         templates = {
             "all_pages": PAGE_DTYPE, "meta": META_DTYPE, "pageblocks": PAGEBLOCK_DTYPE, "zones": ZONE_DTYPE, "pcps": PCP_DTYPE,
             "nodes": NODE_DTYPE, "globals": GLOBALS_DTYPE, "lazy": LAZY_DTYPE, "present": PRESENT_DTYPE,
             "zonelists": np.dtype(np.uint16), "cpu_node": np.dtype(np.uint16), "distances": np.dtype(np.uint8),
+            "pools": POOL_DTYPE, "cpus": CPU_DTYPE, "lruvecs": LRUVEC_DTYPE, "vm_globals": VM_GLOBALS_DTYPE,
         }
-        for name, dtype in templates.items():
+        if getattr(arrays.get("vm_globals"), "shape", None) != (1,) or arrays["vm_globals"].dtype != VM_GLOBALS_DTYPE:
+            raise ValueError("array 'vm_globals' is missing or not one record")
+        bits, levels = int(arrays["vm_globals"]["pt_bits"][0]), int(arrays["vm_globals"]["pt_levels"][0])
+        if bits not in (9, 10) or not 2 <= levels <= PT_MAX_LEVELS:
+            raise ValueError(f"page tables of {levels} levels and {bits} index bits do not exist here")
+        for name, dtype in (*templates.items(), *((name, pool_dtype(name, bits).base) for name in POOLS)):
             a = arrays.get(name)
             if not isinstance(a, np.ndarray) or a.dtype != dtype or not a.flags.c_contiguous:
                 raise ValueError(f"array {name!r} is missing or not a contiguous array of {dtype}")
@@ -224,10 +325,11 @@ cdef class State:
         pages, zones, nodes, cpus = (int(g[k]) for k in ("nr_pages", "nr_zones", "nr_nodes", "nr_cpus"))
         padded = (pages + 1023) // 1024 * 1024
         types = int(g["nr_zone_types"])
-        heads = zones * HEADS_PER_ZONE + zones * cpus * NR_PCP_LISTS
+        heads = heads_of(zones, cpus, nodes)
         want = {
             "all_pages": (padded + heads,), "meta": (padded,), "pageblocks": (padded // 512,), "zones": (zones,), "pcps": (zones * cpus,),
             "nodes": (nodes,), "zonelists": (nodes, 2, zones + 1), "cpu_node": (cpus,), "distances": (nodes, nodes),
+            "pools": (NR_POOLS,), "cpus": (cpus,), "lruvecs": (nodes,),
         }
         if not 0 < pages < 2**31 or nodes < 1 or cpus < 1 or zones != nodes * types or not 1 <= types <= MAX_NR_ZONES:
             raise ValueError(f"impossible shape: {pages} pages, {nodes} nodes x {types} zone types, {zones} zones, {cpus} CPUs")
@@ -239,8 +341,18 @@ cdef class State:
             if arrays[name].shape != shape:
                 raise ValueError(f"array {name!r} has shape {arrays[name].shape}, not {shape}")
         s = State.__new__(State)
+        for name, number in POOLS.items():
+            used, shape = int(arrays["pools"]["used"][number]), (1 << bits,) if name == "tables" else ()
+            if used > pool_capacity(name, pages) or int(arrays["pools"]["live"][number]) > used or arrays[name].shape != (used, *shape):
+                raise ValueError(f"pool {name!r} has shape {arrays[name].shape} for {used} records in use")
         for name in templates:
             s._adopt(name, arrays[name])
+        s.names = []
+        s.make_pools(pages, bits)
+        for name, number in POOLS.items():
+            if s.pools["used"][number] > s.pools["capacity"][number]:
+                raise MemoryError(f"pool {name!r} needs more address space than the system grants")
+            s.get(name)[:] = arrays[name]
         s.bind()
         return s
 
@@ -250,12 +362,30 @@ cdef class State:
             a, b = getattr(self, name), getattr(other, name)
             if a.shape != b.shape or a.dtype != b.dtype:
                 raise ValueError(f"array {name!r} has shape {a.shape} here and {b.shape} in the snapshot")
+        if other.vm_globals["pt_bits"][0] != self.c.vm.bits or other.vm_globals["pt_levels"][0] != self.c.vm.levels:
+            raise ValueError("the snapshot has page tables of another shape")
+        for name, number in POOLS.items():
+            if other.pools["used"][number] > self.pools["capacity"][number]:
+                raise ValueError(f"pool {name!r} is too small here for the snapshot")
         cdef cnp.ndarray x, y
-        cdef size_t n
+        cdef size_t n, more
         cdef uint8_t* dst
         cdef uint8_t* src
         state_lock(self)
         try:
+            capacity = self.pools["capacity"].copy()
+            for name in POOLS:
+                x, y = self.get(name), other.get(name)
+                n = min((<object>x).nbytes, (<object>y).nbytes)
+                more = (<object>x).nbytes - n
+                dst = <uint8_t*>cnp.PyArray_DATA(x)
+                src = <uint8_t*>cnp.PyArray_DATA(y)
+                with nogil:
+                    sparse_assign(dst, src, n)
+                    sparse_clear(dst + n, more)
+                if (<object>y).nbytes > n:
+                    more = (<object>y).nbytes - n
+                    sparse_copy(dst + n, src + n, more)
             for name in ARRAYS:
                 x, y = getattr(self, name), getattr(other, name)
                 n = (<object>x).nbytes
@@ -263,6 +393,8 @@ cdef class State:
                 src = <uint8_t*>cnp.PyArray_DATA(y)
                 with nogil:
                     sparse_assign(dst, src, n)
+            self.pools["capacity"] = capacity
+            self.names[:] = other.names
         finally:
             state_unlock(self)
 
@@ -283,9 +415,9 @@ cdef class State:
         cdef size_t n
         cdef int rc
         out = []
-        for name in ARRAYS:
-            a = getattr(self, name)
-            b = getattr(other, name)
+        for name in (*ARRAYS, *POOLS):
+            a = self.get(name)
+            b = other.get(name)
             if (<object>a).shape != (<object>b).shape or a.dtype != b.dtype:
                 out.append(name)
                 continue
@@ -297,7 +429,7 @@ cdef class State:
 
     def nonzero_chunks(self, str name):
         """Indices of the 64 KiB chunks of an array that are not all zero: array of int64 (a saved machine holds only these)."""
-        cdef cnp.ndarray a = getattr(self, name)
+        cdef cnp.ndarray a = self.get(name)
         cdef size_t n = (<object>a).nbytes, at = 0, m
         cdef uint8_t* p = <uint8_t*>cnp.PyArray_DATA(a)
         found = []

@@ -89,6 +89,9 @@ _EVENTS_TAIL = (
     "zswpwb", "direct_map_level2_splits", "direct_map_level3_splits",
 )  # fmt: skip
 
+# Every event that is counted in one place for the whole machine, by its position in VmGlobals.events.
+EVENT_ITEMS = _EVENTS_HEAD + _EVENTS_TAIL
+
 # The last line of /proc/vmstat, kept for tools that parse it; always 0.
 CONSTANT_LINE = "nr_unstable"
 

@@ -19,6 +19,8 @@ from mmcore.base.records cimport (
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport FPI_TO_TAIL, add_to_free_list, ctz, free_list_head, free_one_page, materialize_zone, pageblock_mt, zone_of
 from mmcore.phys.watermark cimport boot_watermarks, thp_watermarks
+from mmcore.base.vm_records cimport LRU_HEADS_PER_NODE, NR_LRU_LISTS
+from mmcore.phys.vm_defaults import ARCH_PAGING, DEFAULT_PAGING, PAGING, set_vm_defaults
 
 cnp.import_array()
 
@@ -60,6 +62,12 @@ cdef void init_heads(Mm* mm, uint32_t first_head) noexcept nogil:
             if z.present:
                 for k in range(NR_PCP_LISTS):
                     list_init(mm.link, head + k)
+    head = first_head + mm.g.nr_zones * HEADS_PER_ZONE + mm.g.nr_zones * mm.g.nr_cpus * NR_PCP_LISTS + 1
+    for zi in range(mm.g.nr_nodes):
+        mm.vm.lruvecs[zi].head = head + zi * LRU_HEADS_PER_NODE
+        mm.vm.lruvecs[zi].node = zi
+        for k in range(NR_LRU_LISTS):
+            list_init(mm.link, mm.vm.lruvecs[zi].head + k)
 
 
 cdef void set_zone_of_blocks(Mm* mm, uint32_t start, uint32_t end, uint32_t zi) noexcept nogil:
@@ -105,7 +113,7 @@ cdef void boot_free_range(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, uint32_t end,
         pfn += <uint32_t>1 << order
 
 
-def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024):
+def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024, paging=None):
     """Build the State of a machine from a plan of its memory (mmcore.phys.zones.plan_boot): zones, free lists and reserves as after boot.
 
     kernel is "6.12" or "6.1", thp "always", "madvise" or "never". Watermarks are computed at the kernel's two moments (T1 with no marks
@@ -115,10 +123,14 @@ def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024):
     cdef uint32_t zi, first_head
     cdef Zone* z
     names = ZONE_NAMES[plan.arch]
+    paging = paging or DEFAULT_PAGING[plan.arch]
+    if paging not in ARCH_PAGING[plan.arch]:
+        raise ValueError(f"paging is {paging!r}; {plan.arch} has {', '.join(ARCH_PAGING[plan.arch])}")
     zones, free_ranges = plan.zones, plan.free_ranges
     nr_nodes, types, cpus = len(plan.nodes), len(names), len(plan.cpu_node)
     s = State(nr_pages=plan.max_pfn, nr_nodes=nr_nodes, nr_zone_types=types, nr_cpus=cpus,
-              nr_lazy=len(free_ranges), nr_present=len(plan.present_ranges))
+              nr_lazy=len(free_ranges), nr_present=len(plan.present_ranges),
+              pt_levels=PAGING[paging].levels, pt_bits=PAGING[paging].bits)
     g = s.globals[0]
     for key, name in (("zid_dma", "DMA"), ("zid_dma32", "DMA32"), ("zid_normal", "Normal"), ("zid_highmem", "HighMem"), ("zid_movable", "Movable")):
         g[key] = names.index(name) if name in names else NO_ZONE
@@ -180,6 +192,7 @@ def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024):
         thp_watermarks(&s.c)
     for zone, start, end in plan.late_ranges:
         late_free(s, zone, start, end)
+    set_vm_defaults(s, paging)
     s.c.g.booted = 1
     return s
 

@@ -10,11 +10,11 @@ from libc.string cimport memset
 import numpy as np
 
 cimport numpy as cnp
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_buddy, PG_hwpoison, PG_meta, PG_pcp
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_buddy, PG_head, PG_hwpoison, PG_meta, PG_pcp
 from mmcore.base.records cimport page_at, meta_at
 from mmcore.base.records cimport (
     HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS,
-    NR_PCP_LISTS, Pcp, Zone,
+    NR_PCP_LISTS, PageMeta, Pcp, Zone,
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport free_list_head, pageblock_mt, zone_of
@@ -49,6 +49,11 @@ _TEXT = {
     BAD_META: "the mark of a cold record and the record disagree",
     STRAY: "a page on no list and not allocated is not clean",
 }
+
+
+cdef inline bint meta_clear(Mm* mm, uint32_t pfn) noexcept nogil:
+    cdef PageMeta* m = meta_at(mm, pfn)
+    return m.mapcount == 0 and m.index_lo == 0 and m.index_hi == 0 and m.extra_refs == 0
 
 
 cdef struct Walk:
@@ -113,7 +118,7 @@ cdef void walk_list(Mm* mm, Zone* z, uint32_t zi, uint32_t head, uint32_t want, 
             w.bad = BAD_ZONE
         elif mt >= 0 and pageblock_mt(mm, pfn) != <unsigned>mt:
             w.bad = BAD_TYPE
-        elif meta_at(mm, pfn).extra_refs or meta_at(mm, pfn).mapcount or page_at(mm, pfn).private_:
+        elif not meta_clear(mm, pfn) or page_at(mm, pfn).private_:
             w.bad = BAD_FLAGS
         elif not claim_pages(seen, pfn, n):
             w.bad = OVERLAP
@@ -135,11 +140,10 @@ cdef int64_t scan_pages(Mm* mm, uint8_t* seen, uint64_t* allocated, uint64_t* he
     cdef uint32_t pfn = 0, n, total = mm.g.nr_pages, i
     cdef unsigned order
     cdef uint64_t* words = <uint64_t*>mm.pages
-    cdef uint64_t* metas = <uint64_t*>mm.meta
     cdef uint32_t flags
     allocated[0] = heads[0] = 0
     while pfn < total:
-        if words[2 * <size_t>pfn] == 0 and words[2 * <size_t>pfn + 1] == 0 and metas[pfn] == 0:
+        if words[2 * <size_t>pfn] == 0 and words[2 * <size_t>pfn + 1] == 0 and meta_clear(mm, pfn):
             pfn += 1
             continue
         where[0] = pfn
@@ -155,7 +159,7 @@ cdef int64_t scan_pages(Mm* mm, uint8_t* seen, uint64_t* allocated, uint64_t* he
                 pfn += 1
                 continue
             return STRAY
-        if (metas[pfn] != 0) != (flags & PG_meta != 0) or meta_at(mm, pfn).extra_refs < 0 or meta_at(mm, pfn).mapcount < 0:
+        if meta_clear(mm, pfn) == (flags & PG_meta != 0):
             return BAD_META
         order = flags >> PG_ORDER_SHIFT & PG_ORDER_MASK
         n = <uint32_t>1 << order
@@ -166,7 +170,7 @@ cdef int64_t scan_pages(Mm* mm, uint8_t* seen, uint64_t* allocated, uint64_t* he
         if not claim_pages(seen, pfn, n):
             return OVERLAP
         for i in range(1, n):
-            if words[2 * <size_t>(pfn + i)] or words[2 * <size_t>(pfn + i) + 1] or metas[pfn + i]:
+            if not flags & PG_head and (words[2 * <size_t>(pfn + i)] or words[2 * <size_t>(pfn + i) + 1] or not meta_clear(mm, pfn + i)):
                 where[0] = pfn + i
                 return STRAY
         allocated[0] += n

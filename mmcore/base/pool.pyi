@@ -1,0 +1,6 @@
+import numpy as np
+
+class Region:
+    def __init__(self, nbytes: int) -> None: ...
+
+def reserve(capacity: int, dtype: object, least: int = 1024) -> np.ndarray: ...

@@ -1,0 +1,16 @@
+import numpy as np
+
+POOL_DTYPE: np.dtype
+TABLE_INFO_DTYPE: np.dtype
+VMA_DTYPE: np.dtype
+ANON_VMA_DTYPE: np.dtype
+AVC_DTYPE: np.dtype
+MM_DTYPE: np.dtype
+FILE_DTYPE: np.dtype
+XNODE_DTYPE: np.dtype
+VM_AREA_DTYPE: np.dtype
+CPU_DTYPE: np.dtype
+LRUVEC_DTYPE: np.dtype
+VM_GLOBALS_DTYPE: np.dtype
+
+def struct_sizes() -> dict[str, int]: ...

@@ -1,0 +1,54 @@
+"""numpy dtypes of the records of virtual memory, derived from the C structs of vm_records.pxd.
+
+Models: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ptdesc, address_space, xa_node, vm_struct, lruvec (include/linux/mm_types.h).
+Simplifies: links are 32-bit indices; an address space has one task. Omits: fields no room of this core uses yet.
+"""
+import numpy as np
+
+cdef PoolInfo _pool
+cdef TableInfo _table
+cdef Vma _vma
+cdef AnonVma _anon_vma
+cdef Avc _avc
+cdef AddressSpace _mm
+cdef File _file
+cdef XNode _xnode
+cdef VmArea _area
+cdef Cpu _cpu
+cdef Lruvec _lruvec
+cdef VmGlobals _vmg
+
+cdef PoolInfo[::1] _pool_view = <PoolInfo[:1]>&_pool
+cdef TableInfo[::1] _table_view = <TableInfo[:1]>&_table
+cdef Vma[::1] _vma_view = <Vma[:1]>&_vma
+cdef AnonVma[::1] _anon_vma_view = <AnonVma[:1]>&_anon_vma
+cdef Avc[::1] _avc_view = <Avc[:1]>&_avc
+cdef AddressSpace[::1] _mm_view = <AddressSpace[:1]>&_mm
+cdef File[::1] _file_view = <File[:1]>&_file
+cdef XNode[::1] _xnode_view = <XNode[:1]>&_xnode
+cdef VmArea[::1] _area_view = <VmArea[:1]>&_area
+cdef Cpu[::1] _cpu_view = <Cpu[:1]>&_cpu
+cdef Lruvec[::1] _lruvec_view = <Lruvec[:1]>&_lruvec
+cdef VmGlobals[::1] _vmg_view = <VmGlobals[:1]>&_vmg
+
+POOL_DTYPE = np.asarray(_pool_view).dtype
+TABLE_INFO_DTYPE = np.asarray(_table_view).dtype
+VMA_DTYPE = np.asarray(_vma_view).dtype
+ANON_VMA_DTYPE = np.asarray(_anon_vma_view).dtype
+AVC_DTYPE = np.asarray(_avc_view).dtype
+MM_DTYPE = np.asarray(_mm_view).dtype
+FILE_DTYPE = np.asarray(_file_view).dtype
+XNODE_DTYPE = np.asarray(_xnode_view).dtype
+VM_AREA_DTYPE = np.asarray(_area_view).dtype
+CPU_DTYPE = np.asarray(_cpu_view).dtype
+LRUVEC_DTYPE = np.asarray(_lruvec_view).dtype
+VM_GLOBALS_DTYPE = np.asarray(_vmg_view).dtype
+
+
+def struct_sizes():
+    """sizeof() of every record in bytes, by dtype name: a test holds the derived dtypes against them."""
+    return {
+        "POOL_DTYPE": sizeof(PoolInfo), "TABLE_INFO_DTYPE": sizeof(TableInfo), "VMA_DTYPE": sizeof(Vma), "ANON_VMA_DTYPE": sizeof(AnonVma),
+        "AVC_DTYPE": sizeof(Avc), "MM_DTYPE": sizeof(AddressSpace), "FILE_DTYPE": sizeof(File), "XNODE_DTYPE": sizeof(XNode),
+        "VM_AREA_DTYPE": sizeof(VmArea), "CPU_DTYPE": sizeof(Cpu), "LRUVEC_DTYPE": sizeof(Lruvec), "VM_GLOBALS_DTYPE": sizeof(VmGlobals),
+    }
