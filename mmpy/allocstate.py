@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmcore.base.state import State
-from mmcore.phys import boot, watermark
+from mmcore.phys import boot, check, watermark
 
 AllocState = dict[str, Any]
 PCP_FIELDS = ("count", "high", "high_min", "high_max", "batch", "flags", "alloc_factor", "expire", "free_count")
 MIGRATE_MOVABLE = 1
+# what a dict of another form makes the reading of it raise
+MISFITS = (ValueError, AssertionError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def dump(state: State, zone_names: tuple[str, ...]) -> AllocState:
@@ -62,6 +64,15 @@ def dump(state: State, zone_names: tuple[str, ...]) -> AllocState:
             "pcp": pcp,
         }
     return {"zones": zones, "blocks": blocks}
+
+
+def load_checked(state: State, alloc: AllocState) -> None:
+    """load(), and a recount; ValueError says what does not fit (`state` is of no use then)."""
+    try:
+        load(state, alloc)
+        check.validate(state)
+    except MISFITS as error:
+        raise ValueError(f"this state does not fit the machine ({type(error).__name__}): {error}") from error
 
 
 def load(state: State, alloc: AllocState) -> None:
@@ -111,6 +122,9 @@ def load(state: State, alloc: AllocState) -> None:
             for field in PCP_FIELDS:
                 p[field] = pcp[field]
             p["vm_diff"][0] = pcp["diff"]
+        listed = sum(int(n) << order for order, n in enumerate(row["nr_free"]))
+        listed += int(state.pcps["count"][zi * ncpus : (zi + 1) * ncpus].sum())
+        row["nr_before"] = max(int(row["managed"]) - listed, 0)
     state.globals["totalram_pages"] = int(state.zones["managed"].sum())
     watermark.refresh_thresholds(state)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tokenize
 import zipfile
 import zlib
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from mmcore.base.state import ARRAYS, POOLS, State, aligned_zeros, pool_dtype
-from mmcore.phys import check
+from mmcore.sys import recount
+from mmcore.vm.tlb import TlbModel
 
 FORMAT = "mmpy-machine"
 VERSION = 2
@@ -27,7 +29,7 @@ MAX_BYTES = 1 << 40
 # what numpy and zipfile raise on bytes that are no archive of plain arrays
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, AttributeError,
-    SyntaxError, TypeError, OverflowError, RuntimeError,
+    SyntaxError, tokenize.TokenError, TypeError, OverflowError, RuntimeError, RecursionError,
 )  # fmt: skip
 
 
@@ -39,8 +41,7 @@ def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], ex
     """Save a state with the configuration of its machine; an existing file is replaced as a whole or not at all."""
     members: dict[str, np.ndarray] = {}
     arrays: dict[str, Any] = {}
-    for name in (*ARRAYS, *POOLS):
-        array = state.get(name)
+    for name, array in state.arrays().items():
         raw = array.reshape(-1).view(np.uint8)
         chunks = state.nonzero_chunks(name)
         data = np.concatenate([raw[i * CHUNK : (i + 1) * CHUNK] for i in chunks.tolist()]) if len(chunks) else np.empty(0, np.uint8)
@@ -83,15 +84,26 @@ def read(path: str | os.PathLike[str]) -> tuple[State, dict[str, Any], dict[str,
         if not isinstance(header["names"], list) or not all(isinstance(n, str) for n in header["names"]):
             raise SnapshotFormatError(f"{path}: its names are no list of texts")
         state.names[:] = header["names"]
-        check.validate(state)
+        _read_tlb(path, state, header["arrays"], members)
+        recount.validate(state)
         config, extra = header["config"], header["extra"]
         if not isinstance(config, dict) or not isinstance(extra, dict):
             raise SnapshotFormatError(f"{path}: its configuration is not a table")
         return state, config, extra
     except SnapshotFormatError:
         raise
-    except (KeyError, TypeError, ValueError, AssertionError, OverflowError, MemoryError) as error:
+    except (KeyError, TypeError, ValueError, AssertionError, OverflowError, MemoryError, AttributeError, RecursionError) as error:
         raise SnapshotFormatError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _read_tlb(path: object, state: State, metas: dict[str, Any], members: dict[str, np.ndarray]) -> None:
+    """The TLBs of a machine that had some."""
+    if not any(name.startswith("tlb.") for name in metas):
+        return
+    template = TlbModel("off").arrays()
+    state.attach("tlb", TlbModel.from_arrays({
+        name: _rebuild(path, f"tlb.{name}", metas[f"tlb.{name}"], members, array.dtype) for name, array in template.items()
+    }))  # fmt: skip
 
 
 def _checksum(chunks: np.ndarray, data: np.ndarray) -> int:

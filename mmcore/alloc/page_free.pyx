@@ -291,7 +291,7 @@ cdef int split_allocated(Mm* mm, uint32_t pfn, unsigned order) noexcept nogil:
 
 
 cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcept nogil:
-    cdef uint32_t head, piece, flags, end, at
+    cdef uint32_t head, piece, flags, end, at, adopted = 0
     cdef unsigned have
     cdef int kind
     if pfn >= mm.g.nr_pages or order > MAX_PAGE_ORDER or pfn & ((<uint32_t>1 << order) - 1):
@@ -328,8 +328,13 @@ cdef int isolate_piece(Mm* mm, uint32_t pfn, unsigned order, bint adopt) noexcep
             at += <uint32_t>1 << (page_at(mm, at).flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
         elif adopt:
             at += 1
+            adopted += 1
         else:
             return -E_RESERVED
+    # what boot kept was never managed: no more can come back than the loaded state left unlisted
+    if adopted > mm.zones[zone_of(mm, pfn) - 1].nr_before:
+        return -E_RESERVED
+    mm.zones[zone_of(mm, pfn) - 1].nr_before -= adopted
     for at in range(pfn, end):
         page_at(mm, at).next = page_at(mm, at).prev = page_at(mm, at).private_ = 0
         page_at(mm, at).flags = 0

@@ -26,7 +26,7 @@ cdef enum PageFlag:
     PG_meta = 1 << 21           # the page's cold record is not all zero: it has further references or mappings
     PG_named = 1 << 22          # for the length of one call only: named by it already
     PG_file = 1 << 23           # mapping: a page of a file's page cache
-    PG_anon_exclusive = 1 << 24 # the page belongs to one address space: a write needs no copy
+    PG_anon_exclusive = 1 << 24  # the page belongs to one address space: a write needs no copy
     PG_allocated = 1 << 27      # head of an allocated block: it has (at least) one reference
 
 cdef enum:

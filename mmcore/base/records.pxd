@@ -105,7 +105,7 @@ cdef struct Zone:
     uint32_t lazy_range_end
     uint32_t lazy_left              # blocks left in them
     uint32_t lazy_pfn               # first untouched block
-    uint32_t pad
+    uint32_t nr_before              # managed pages that a loaded state does not list: in use since before our time, may be freed by name
 
 cdef struct Pcp:                    # struct per_cpu_pages and per_cpu_zonestat of one zone on one CPU
     int32_t count

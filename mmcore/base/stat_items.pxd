@@ -1,7 +1,7 @@
 # Positions of counters in the records, one for each name of vmstat_names.py (a test holds the two together).
 # VE_: VmGlobals.events; NS_: Node.vm_stat; ZS_: Zone.vm_stat.
 
-cdef enum VmEvent:
+cdef enum:
     VE_PGPGIN = 0
     VE_PGPGOUT = 1
     VE_PSWPIN = 2
@@ -106,7 +106,7 @@ cdef enum VmEvent:
     VE_DIRECT_MAP_LEVEL3_SPLITS = 101
     NR_VM_EVENTS = 102
 
-cdef enum NodeStat:
+cdef enum:
     NS_NR_INACTIVE_ANON = 0
     NS_NR_ACTIVE_ANON = 1
     NS_NR_INACTIVE_FILE = 2
@@ -155,7 +155,7 @@ cdef enum NodeStat:
     NS_PGDEMOTE_DIRECT = 45
     NS_PGDEMOTE_KHUGEPAGED = 46
 
-cdef enum ZoneStat:
+cdef enum:
     ZS_NR_FREE_PAGES = 0
     ZS_NR_ZONE_INACTIVE_ANON = 1
     ZS_NR_ZONE_ACTIVE_ANON = 2

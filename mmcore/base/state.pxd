@@ -24,6 +24,9 @@ cdef extern from *:
     void mm_leave(int* p) noexcept nogil
     int sched_yield() noexcept nogil
 
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
 cdef class State:
     cdef readonly cnp.ndarray all_pages     # hot page records, then the list heads
     cdef readonly cnp.ndarray pages         # the part that is mem_map
@@ -43,25 +46,32 @@ cdef class State:
     cdef readonly cnp.ndarray lruvecs
     cdef readonly cnp.ndarray vm_globals
     cdef readonly dict pool_arrays          # every pool's whole array by name
+    cdef readonly dict extras               # what else a machine has, by name: see State.attach()
     cdef readonly list names                # of files, named mappings and callers: records hold an index
     cdef Mm c
     cdef int bind(self) except -1
-    cdef void lock_slow(self) noexcept
-    cdef void enter_slow(self) noexcept
+    cdef unsigned long owner                # thread that holds the lock, 0 if none
+    cdef int lock_slow(self) except -1
+    cdef int enter_slow(self) except -1
 
-# One lock per State. Uncontended it is one atomic exchange; a second thread gives up the GIL while it waits.
-cdef inline void state_lock(State s) noexcept:
+# One lock per State. Uncontended it is one atomic exchange; a second thread gives up the GIL while it waits. RuntimeError where waiting
+# would never end: a finalizer or signal handler that runs while its own thread is inside.
+cdef inline int state_lock(State s) except -1:
     if not mm_try_lock(&s.c.lock):
         s.lock_slow()
+    s.owner = PyThread_get_thread_ident()
+    return 0
 
 # For a short call that keeps the GIL from state_enter() to state_leave(): the GIL then is the lock, and only a run that gave it up has
 # to be waited for. Without a GIL it is the lock itself.
-cdef inline void state_enter(State s) noexcept:
+cdef inline int state_enter(State s) except -1:
     if not mm_try_enter(&s.c.lock):
         s.enter_slow()
+    return 0
 
 cdef inline void state_leave(State s) noexcept:
     mm_leave(&s.c.lock)
 
 cdef inline void state_unlock(State s) noexcept:
+    s.owner = 0
     mm_unlock(&s.c.lock)

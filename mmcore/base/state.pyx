@@ -1,7 +1,8 @@
 """State: the arrays of one simulated machine.
 
 Models: mem_map, pg_data_t, struct zone and the per-CPU pagesets as arrays of records. Simplifies: one lock for all. Omits: hotplug
-(arrays never grow). What comes and goes (address spaces, page tables, files) lives in pools, POOLS: mmcore.base.pool.
+(arrays never grow). What comes and goes (address spaces, page tables, files) lives in pools, POOLS: mmcore.base.pool. What only some
+machines have (TLBs) is attached: State.attach().
 
 Memory that no one wrote to is zero and costs nothing: building, copying and comparing take time in proportion to what was touched.
 """
@@ -14,12 +15,13 @@ from mmcore.base.records import (
 )
 from mmcore.base.pool import reserve
 from mmcore.base.vm_records import (
-    ANON_VMA_DTYPE, AVC_DTYPE, CPU_DTYPE, FILE_DTYPE, LRUVEC_DTYPE, MM_DTYPE, POOL_DTYPE, TABLE_INFO_DTYPE, VM_AREA_DTYPE, VM_GLOBALS_DTYPE,
-    VMA_DTYPE, XNODE_DTYPE,
+    ANON_VMA_DTYPE, AVC_DTYPE, CPU_DTYPE, FILE_DTYPE, KMAP_DTYPE, KMAP_LOCAL_DTYPE, LRUVEC_DTYPE, MM_DTYPE, POOL_DTYPE, TABLE_INFO_DTYPE,
+    VM_AREA_DTYPE, VM_GLOBALS_DTYPE, VM_PAGES_DTYPE, VMA_DTYPE, VMAP_NODE_DTYPE, XNODE_DTYPE,
 )
 from mmcore.base.vm_records cimport (
-    AddressSpace, AnonVma, Avc, Cpu, File, LRU_HEADS_PER_NODE, Lruvec, NR_POOLS, POOL_ANON_VMAS, POOL_AVCS, POOL_FILES, POOL_MMS,
-    POOL_TABLES, POOL_VM_AREAS, POOL_VMAS, POOL_XNODES, PoolInfo, PT_MAX_LEVELS, TableInfo, VmArea, VmGlobals, Vma, XNode,
+    AddressSpace, AnonVma, Avc, Cpu, File, LRU_HEADS_PER_NODE, Lruvec, NR_POOLS, POOL_ANON_VMAS, POOL_AVCS, POOL_FILES, POOL_KMAP_LOCALS,
+    POOL_KMAPS, POOL_MMS, POOL_TABLES, POOL_VM_AREAS, POOL_VM_PAGES, POOL_VMAP_NODES, POOL_VMAS, POOL_XNODES, PoolInfo, PT_MAX_LEVELS,
+    TableInfo, VmapNode, VmArea, VmGlobals, Vma, VmPages, XNode,
 )
 from mmcore.base.records cimport (
     Globals, HEADS_PER_ZONE, LazyRange, MAX_NR_ZONES, Node, NR_PCP_LISTS, Page, Pageblock, PageMeta, Pcp, PresentRange, Zone,
@@ -34,7 +36,8 @@ ARRAYS = (
 # Pools by their number (PoolId); `table_info` goes with `tables`. What of each is in use stands in the array `pools`.
 POOLS = {
     "tables": POOL_TABLES, "table_info": POOL_TABLES, "vmas": POOL_VMAS, "anon_vmas": POOL_ANON_VMAS, "avcs": POOL_AVCS, "mms": POOL_MMS,
-    "files": POOL_FILES, "xnodes": POOL_XNODES, "vm_areas": POOL_VM_AREAS,
+    "files": POOL_FILES, "xnodes": POOL_XNODES, "vm_areas": POOL_VM_AREAS, "vm_pages": POOL_VM_PAGES, "vmap_nodes": POOL_VMAP_NODES,
+    "kmaps": POOL_KMAPS, "kmap_locals": POOL_KMAP_LOCALS,
 }
 
 cdef enum:
@@ -80,6 +83,9 @@ cdef void sparse_assign(uint8_t* dst, const uint8_t* src, size_t n) noexcept nog
         at += m
 
 
+_BARE = object()    # says that the arrays follow
+
+
 def aligned_zeros(shape, dtype):
     """np.zeros() whose memory begins at a cache line: then four page records share one, and a block's first buddies with them."""
     dtype = np.dtype(dtype)
@@ -98,7 +104,8 @@ def pool_dtype(str name, int bits):
     """dtype of a record of the pool `name`; `bits` are the index bits of a page table."""
     return np.dtype((np.uint64, (1 << bits,))) if name == "tables" else {
         "table_info": TABLE_INFO_DTYPE, "vmas": VMA_DTYPE, "anon_vmas": ANON_VMA_DTYPE, "avcs": AVC_DTYPE, "mms": MM_DTYPE,
-        "files": FILE_DTYPE, "xnodes": XNODE_DTYPE, "vm_areas": VM_AREA_DTYPE,
+        "files": FILE_DTYPE, "xnodes": XNODE_DTYPE, "vm_areas": VM_AREA_DTYPE, "vm_pages": VM_PAGES_DTYPE, "vmap_nodes": VMAP_NODE_DTYPE,
+        "kmaps": KMAP_DTYPE, "kmap_locals": KMAP_LOCAL_DTYPE,
     }[name]
 
 
@@ -108,7 +115,8 @@ def pool_capacity(str name, Py_ssize_t nr_pages):
     return {
         "tables": min(nr_pages, 1 << 23), "table_info": min(nr_pages, 1 << 23), "vmas": some, "anon_vmas": some, "avcs": some * 2,
         "mms": 1 << 16, "files": min(max(nr_pages, 1 << 12), 1 << 20), "xnodes": min(max(nr_pages, 1 << 12), 1 << 24),
-        "vm_areas": min(max(nr_pages, 1 << 12), 1 << 20),
+        "vm_areas": min(max(nr_pages, 1 << 16), 1 << 20), "vm_pages": min(max(nr_pages, 1 << 12), 1 << 22), "vmap_nodes": 128, "kmaps": 1,
+        "kmap_locals": 1 << 13,
     }[name]
 
 
@@ -119,7 +127,13 @@ cdef class State:
     blocks), nr_present (ranges of memory).
     """
 
-    def __init__(self, *, nr_pages, nr_nodes, nr_zone_types, nr_cpus, nr_lazy, nr_present, pt_levels=4, pt_bits=9):
+    # not __init__(): no one gets hold of a State without arrays
+    def __cinit__(self, *, nr_pages=0, nr_nodes=0, nr_zone_types=0, nr_cpus=0, nr_lazy=0, nr_present=0, pt_levels=4, pt_bits=9, _bare=None):
+        if _bare is _BARE:
+            return
+        if nr_nodes < 1 or not 1 <= nr_zone_types <= MAX_NR_ZONES or nr_cpus < 1 or nr_lazy < 0 or nr_present < 0:
+            raise ValueError(f"impossible shape: {nr_nodes} nodes x {nr_zone_types} zone types, {nr_cpus} CPUs, {nr_lazy} lazy and "
+                             f"{nr_present} present ranges")
         nr_zones = nr_nodes * nr_zone_types
         nr_heads = heads_of(nr_zones, nr_cpus, nr_nodes)
         if not 2 <= pt_levels <= PT_MAX_LEVELS or pt_bits not in (9, 10):
@@ -148,6 +162,7 @@ cdef class State:
         self.vm_globals = aligned_zeros(1, VM_GLOBALS_DTYPE)
         self.vm_globals[0]["pt_levels"], self.vm_globals[0]["pt_bits"] = pt_levels, pt_bits
         self.names = []
+        self.extras = {}
         self.make_pools(nr_pages, pt_bits)
         g = self.globals[0]
         g["nr_pages"], g["nr_heads"], g["nr_zones"], g["nr_nodes"] = nr_pages, nr_heads, nr_zones, nr_nodes
@@ -191,36 +206,58 @@ cdef class State:
         self.c.vm.files = <File*>cnp.PyArray_DATA(self.pool_arrays["files"])
         self.c.vm.xnodes = <XNode*>cnp.PyArray_DATA(self.pool_arrays["xnodes"])
         self.c.vm.areas = <VmArea*>cnp.PyArray_DATA(self.pool_arrays["vm_areas"])
+        self.c.vm.vm_pages = <VmPages*>cnp.PyArray_DATA(self.pool_arrays["vm_pages"])
+        self.c.vm.vmap_nodes = <VmapNode*>cnp.PyArray_DATA(self.pool_arrays["vmap_nodes"])
         self.c.vm.bits = self.c.vm.g.pt_bits
         self.c.vm.levels = self.c.vm.g.pt_levels
         self.c.vm.mask = (1 << self.c.vm.bits) - 1
         self.c.trace.rows = NULL
         self.c.trace.enabled = 0
         self.c.hint = NULL
+        self.c.vm.tlb = NULL
         self.c.lock = 0
         return 0
 
-    cdef void lock_slow(self) noexcept:
+    def attach(self, str name, extra):
+        """Give the machine something that not every machine has: from here on its arrays are the machine's, under "name.array".
+
+        `extra` has arrays(), copy(), assign(other) and nbytes, and enters its address into this State by bind_to(state).
+        """
+        if name in self.extras:
+            raise ValueError(f"this machine has its {name!r} already")
+        extra.bind_to(self)
+        self.extras[name] = extra
+
+    cdef int lock_slow(self) except -1:
         cdef int* lock = &self.c.lock
+        if self.owner == PyThread_get_thread_ident():
+            raise RuntimeError("this thread is inside the machine already")
         with nogil:
             while not mm_try_lock(lock):
                 sched_yield()
+        return 0
 
-    cdef void enter_slow(self) noexcept:
+    cdef int enter_slow(self) except -1:
         cdef int* lock = &self.c.lock
+        if self.owner == PyThread_get_thread_ident():
+            raise RuntimeError("this thread is inside the machine already")
         while not mm_try_enter(lock):
             with nogil:
                 sched_yield()
+        return 0
 
     @property
     def nbytes(self):
         """Bytes of all arrays, as addressed (memory that was never touched is not resident)."""
-        return sum(self.get(name).nbytes for name in (*ARRAYS, *POOLS))
+        return sum(self.get(name).nbytes for name in (*ARRAYS, *POOLS)) + sum(extra.nbytes for extra in self.extras.values())
 
     def get(self, str name):
         """An array by its name, or the part of a pool that was ever used."""
         if name in POOLS:
             return self.pool_arrays[name][:self.pools["used"][POOLS[name]]]
+        if "." in name:
+            extra, _, name = name.partition(".")
+            return self.extras[extra].arrays()[name]
         return getattr(self, name)
 
     @property
@@ -230,11 +267,14 @@ cdef class State:
 
     def arrays(self):
         """The arrays by name, of pools the used part (not copies)."""
-        return {name: self.get(name) for name in (*ARRAYS, *POOLS)}
+        out = {name: self.get(name) for name in (*ARRAYS, *POOLS)}
+        for extra, owner in self.extras.items():
+            out.update((f"{extra}.{name}", array) for name, array in owner.arrays().items())
+        return out
 
     def copy(self):
         """An independent machine in the same state; memory that is zero is not written."""
-        cdef State other = State.__new__(State)
+        cdef State other = State.__new__(State, _bare=_BARE)
         cdef cnp.ndarray a, b
         cdef size_t n
         cdef uint8_t* dst
@@ -259,9 +299,13 @@ cdef class State:
                 dst = <uint8_t*>cnp.PyArray_DATA(b)
                 with nogil:
                     sparse_copy(dst, src, n)
+            extras = {name: extra.copy() for name, extra in self.extras.items()}
         finally:
             state_unlock(self)
         other.bind()
+        other.extras = {}
+        for name, extra in extras.items():
+            other.attach(name, extra)
         return other
 
     def _adopt(self, str name, cnp.ndarray array):
@@ -340,14 +384,15 @@ cdef class State:
         for name, shape in want.items():
             if arrays[name].shape != shape:
                 raise ValueError(f"array {name!r} has shape {arrays[name].shape}, not {shape}")
-        s = State.__new__(State)
         for name, number in POOLS.items():
             used, shape = int(arrays["pools"]["used"][number]), (1 << bits,) if name == "tables" else ()
             if used > pool_capacity(name, pages) or int(arrays["pools"]["live"][number]) > used or arrays[name].shape != (used, *shape):
                 raise ValueError(f"pool {name!r} has shape {arrays[name].shape} for {used} records in use")
+        s = State.__new__(State, _bare=_BARE)
         for name in templates:
             s._adopt(name, arrays[name])
         s.names = []
+        s.extras = {}
         s.make_pools(pages, bits)
         for name, number in POOLS.items():
             if s.pools["used"][number] > s.pools["capacity"][number]:
@@ -367,12 +412,26 @@ cdef class State:
         for name, number in POOLS.items():
             if other.pools["used"][number] > self.pools["capacity"][number]:
                 raise ValueError(f"pool {name!r} is too small here for the snapshot")
+        if self.extras.keys() != other.extras.keys():
+            raise ValueError(f"this machine has {', '.join(self.extras) or 'no extras'}, the snapshot {', '.join(other.extras) or 'none'}")
         cdef cnp.ndarray x, y
         cdef size_t n, more
         cdef uint8_t* dst
         cdef uint8_t* src
-        state_lock(self)
+        if other is self:
+            return
+        # both hold still meanwhile; always in the same order, so that two threads never wait for each other
+        cdef State first = self if <void*>self < <void*>other else other, second = other if <void*>self < <void*>other else self
+        state_lock(first)
         try:
+            state_lock(second)
+        except BaseException:
+            state_unlock(first)
+            raise
+        try:
+            # first of all, for these may refuse
+            for name, extra in self.extras.items():
+                extra.assign(other.extras[name])
             capacity = self.pools["capacity"].copy()
             for name in POOLS:
                 x, y = self.get(name), other.get(name)
@@ -396,7 +455,18 @@ cdef class State:
             self.pools["capacity"] = capacity
             self.names[:] = other.names
         finally:
-            state_unlock(self)
+            state_unlock(second)
+            state_unlock(first)
+
+    def forget_pools(self, numbers):
+        """Make pools in which nothing is alive as they were before their first use."""
+        for number in numbers:
+            if self.pools[number]["live"]:
+                raise ValueError(f"pool {number} has {self.pools[number]['live']} records in use")
+            for name, of in POOLS.items():
+                if of == number:
+                    self.get(name)[...] = np.zeros((), self.get(name).dtype)
+            self.pools[number]["used"] = self.pools[number]["free_head"] = 0
 
     def clear_pages(self):
         """Make every page record, and every list head, zero again; memory that is zero is not written."""
@@ -414,10 +484,11 @@ cdef class State:
         cdef cnp.ndarray a, b
         cdef size_t n
         cdef int rc
-        out = []
-        for name in (*ARRAYS, *POOLS):
-            a = self.get(name)
-            b = other.get(name)
+        mine, others = self.arrays(), other.arrays()
+        out = sorted(mine.keys() ^ others.keys())
+        for name in mine.keys() & others.keys() if out else mine:
+            a = mine[name]
+            b = others[name]
             if (<object>a).shape != (<object>b).shape or a.dtype != b.dtype:
                 out.append(name)
                 continue

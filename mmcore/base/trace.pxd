@@ -17,3 +17,4 @@ cdef inline void trace_event(Mm* mm, unsigned event, uint32_t pfn, unsigned orde
 
 cdef class Tracer:
     cdef TraceBuf buf
+    cdef bint busy          # a run without the GIL has the buffer

@@ -60,7 +60,9 @@ cdef class Tracer:
         return self.buf.lost
 
     def take(self):
-        """Rows collected since the last call: array of TRACE_DTYPE, in order of happening."""
+        """Rows collected since the last call: array of TRACE_DTYPE, in order of happening. RuntimeError while a run fills it."""
+        if self.busy:
+            raise RuntimeError("the tracer is in use by a run on another thread")
         out = np.empty(self.buf.used, TRACE_DTYPE)
         if self.buf.used:
             memcpy(cnp.PyArray_DATA(<cnp.ndarray>out), self.buf.rows, self.buf.used * sizeof(TraceRow))

@@ -15,7 +15,7 @@ cdef enum:
     NR_MM_COUNTERS = 4
 
 # Pools, by number (the order in which a snapshot holds them).
-cdef enum PoolId:
+cdef enum:
     POOL_TABLES = 0
     POOL_VMAS = 1
     POOL_ANON_VMAS = 2
@@ -24,7 +24,11 @@ cdef enum PoolId:
     POOL_FILES = 5
     POOL_XNODES = 6
     POOL_VM_AREAS = 7
-    NR_POOLS = 8
+    POOL_VM_PAGES = 8
+    POOL_VMAP_NODES = 9
+    POOL_KMAPS = 10
+    POOL_KMAP_LOCALS = 11
+    NR_POOLS = 12
 
 cdef struct PoolInfo:
     uint32_t used                   # records handed out at least once; those above are zero
@@ -125,6 +129,8 @@ cdef struct AddressSpace:           # struct mm_struct, and what belongs to its 
     uint32_t memcg
     uint32_t cpumask[8]             # CPUs that may hold translations of it (the first 256)
     uint64_t tlb_gen
+    uint32_t vma_seq                # VMAs ever linked: priorities of the treap
+    uint32_t name                   # of the task: index + 1 into the names of the State
 
 cdef struct File:                   # struct inode with its address_space, as far as mapping needs it
     uint32_t link
@@ -144,10 +150,13 @@ cdef struct File:                   # struct inode with its address_space, as fa
     uint32_t ra_mmap_miss
     uint32_t nr_mapped_vmas
 
-cdef enum FileFlag:
+cdef enum:
     FILE_SHMEM = 1                  # tmpfs or shared anonymous memory: swap-backed, no dirty tracking
     FILE_RAM = 2                    # ramfs-like: no backing device
     FILE_UNLINKED = 4               # no name: goes with its last mapping
+    FILE_RA_RANDOM = 16             # fadvise: no read-ahead beyond the request / windows of twice the size
+    FILE_RA_SEQUENTIAL = 32
+    FILE_NORESERVE = 8              # shared anonymous memory whose size was not charged to committed memory
 
 cdef struct XNode:                  # struct xa_node of a page index
     uint32_t link
@@ -157,19 +166,55 @@ cdef struct XNode:                  # struct xa_node of a page index
     uint16_t shift
     uint64_t slots[64]              # inner: index + 1; leaf: page frame + 1 (later also shadow entries), flags in the upper bits
 
-cdef struct VmArea:                 # struct vm_struct and vmap_area of the kernel's own mappings
+cdef struct VmArea:                 # struct vmap_area with its vm_struct: a range of the kernel's vmalloc space, free or not
     uint32_t link
-    uint32_t flags
+    uint32_t state                  # VA_*
     uint64_t start
     uint64_t end                    # guard page included
-    uint32_t nr_pages
-    uint32_t node
-    uint32_t next                   # list of its address-ordered neighbours, lazy list, pool: index + 1
+    uint64_t max_size               # longest range of its subtree, while it stands in a tree
+    uint64_t requested              # bytes asked for
+    uint64_t phys                   # of an ioremap
+    uint32_t left                   # tree of free, busy or lazily freed ranges, ordered by start
+    uint32_t right
+    uint32_t up
+    uint32_t priority               # of the treap
+    uint32_t next                   # list of its pool
     uint32_t prev
-    uint32_t caller                 # name of who asked
-    uint32_t state                  # free range, busy, lazy, pooled
-    uint64_t pages_at               # first entry of its page list
-    uint64_t requested              # bytes
+    uint32_t flags                  # VM_*
+    uint32_t nr_pages
+    uint32_t pages                  # its page list: index + 1 of the top record
+    uint32_t node                   # vmap node it remembers, + 1
+    uint32_t caller                 # name of who asked, + 1
+    uint32_t array                  # area (index + 1) that holds its descriptor array; 0: kmalloc'ed
+    uint32_t page_order             # 9: mapped by PMD leaves
+    uint32_t pad
+
+cdef struct VmPages:                # 64 slots of the page list of an area: page frame + 1, or (above the lowest level) index + 1
+    uint32_t link
+    uint32_t pad[3]
+    uint32_t slots[64]
+
+cdef struct VmapNode:               # struct vmap_node
+    uint32_t link
+    uint32_t lazy_root              # freed areas whose addresses wait for a purge
+    uint32_t nr_lazy
+    uint32_t pad
+    uint32_t head[256]              # pool k: purged areas of exactly k + 1 pages
+    uint32_t tail[256]
+    uint32_t len[256]
+
+cdef struct Kmap:                   # persistent kmap slots of a machine with HighMem
+    uint32_t link
+    uint32_t cursor                 # slot taken last
+    uint32_t nr_flushes             # wraps that had something to unmap
+    uint32_t pad
+    uint32_t count[1024]            # 0 free, 1 mapped but unused, n + 1: n users
+    uint32_t pfn[1024]
+
+cdef struct KmapLocal:              # kmap_local stack of one CPU
+    uint32_t link
+    uint32_t depth
+    uint32_t pfn[16]
 
 cdef struct Cpu:
     uint32_t active_mm              # index + 1 of the address space loaded
@@ -212,11 +257,15 @@ cdef struct VmGlobals:
     uint8_t thp_use_zero_page
     uint8_t thp_size[16]            # by order: 0 never, 1 inherit, 2 madvise, 3 always
     uint8_t vma_ra_enabled
-    uint8_t pad[5]
+    uint8_t mthp_on                 # some size below the PMD's is not "never"
+    uint8_t pad[4]
     uint32_t zero_page              # page frame of the shared zero page
     uint32_t huge_zero_page         # page frame + 1 of the huge zero page, 0: not made yet
-    uint32_t deferred_head          # link value of the first folio queued for splitting, see sys/thp
+    uint32_t deferred_head          # queue of folios that could be split: link values of their second pages, see sys/thp
+    uint32_t deferred_tail
     uint32_t deferred_nr
+    uint32_t foreign_counts         # 1: counters began with those of programs that we do not know (a machine built from a dump)
+    uint64_t mthp[64]               # by order, four each: anon_fault_alloc, anon_fault_fallback, split_deferred, nr_anon
     int64_t khugepaged_pages_to_scan
     int64_t khugepaged_scan_sleep_ms
     int64_t khugepaged_alloc_sleep_ms
@@ -226,8 +275,10 @@ cdef struct VmGlobals:
     int64_t khugepaged_full_scans
     int64_t khugepaged_pages_collapsed
     uint32_t khugepaged_mm          # cursor
-    uint32_t khugepaged_pad
-    uint64_t khugepaged_address
+    uint32_t ra_pages               # read-ahead window of files (bdi->ra_pages) + 1; 0: the default, 32
+    uint64_t khugepaged_address     # bytes
+    int64_t khugepaged_next_ns      # when its next wake-up is due; 0: it has nothing registered
+    int64_t khugepaged_registered   # address spaces that ever registered
     uint64_t vmalloc[32]            # sys/vmalloc's own figures
     uint64_t hugetlb[32]            # sys/hugetlb's
 
@@ -242,6 +293,8 @@ cdef struct VmRoom:                 # raw addresses; part of Mm
     File* files
     XNode* xnodes
     VmArea* areas
+    VmPages* vm_pages
+    VmapNode* vmap_nodes
     Cpu* cpus
     Lruvec* lruvecs
     VmGlobals* g
@@ -249,3 +302,4 @@ cdef struct VmRoom:                 # raw addresses; part of Mm
     uint32_t levels
     uint32_t mask
     uint32_t pad
+    void* tlb                       # struct Tlb of mmcore.vm.tlb; NULL: this machine has no TLBs

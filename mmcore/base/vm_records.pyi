@@ -9,6 +9,10 @@ MM_DTYPE: np.dtype
 FILE_DTYPE: np.dtype
 XNODE_DTYPE: np.dtype
 VM_AREA_DTYPE: np.dtype
+VM_PAGES_DTYPE: np.dtype
+VMAP_NODE_DTYPE: np.dtype
+KMAP_DTYPE: np.dtype
+KMAP_LOCAL_DTYPE: np.dtype
 CPU_DTYPE: np.dtype
 LRUVEC_DTYPE: np.dtype
 VM_GLOBALS_DTYPE: np.dtype

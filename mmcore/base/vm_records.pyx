@@ -1,6 +1,7 @@
 """numpy dtypes of the records of virtual memory, derived from the C structs of vm_records.pxd.
 
-Models: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ptdesc, address_space, xa_node, vm_struct, lruvec (include/linux/mm_types.h).
+Models: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ptdesc, address_space, xa_node, vm_struct, vmap_area, vmap_node, lruvec
+(include/linux/mm_types.h, mm/vmalloc.c).
 Simplifies: links are 32-bit indices; an address space has one task. Omits: fields no room of this core uses yet.
 """
 import numpy as np
@@ -14,6 +15,10 @@ cdef AddressSpace _mm
 cdef File _file
 cdef XNode _xnode
 cdef VmArea _area
+cdef VmPages _vm_pages
+cdef VmapNode _vmap_node
+cdef Kmap _kmap
+cdef KmapLocal _kmap_local
 cdef Cpu _cpu
 cdef Lruvec _lruvec
 cdef VmGlobals _vmg
@@ -27,6 +32,10 @@ cdef AddressSpace[::1] _mm_view = <AddressSpace[:1]>&_mm
 cdef File[::1] _file_view = <File[:1]>&_file
 cdef XNode[::1] _xnode_view = <XNode[:1]>&_xnode
 cdef VmArea[::1] _area_view = <VmArea[:1]>&_area
+cdef VmPages[::1] _vm_pages_view = <VmPages[:1]>&_vm_pages
+cdef VmapNode[::1] _vmap_node_view = <VmapNode[:1]>&_vmap_node
+cdef Kmap[::1] _kmap_view = <Kmap[:1]>&_kmap
+cdef KmapLocal[::1] _kmap_local_view = <KmapLocal[:1]>&_kmap_local
 cdef Cpu[::1] _cpu_view = <Cpu[:1]>&_cpu
 cdef Lruvec[::1] _lruvec_view = <Lruvec[:1]>&_lruvec
 cdef VmGlobals[::1] _vmg_view = <VmGlobals[:1]>&_vmg
@@ -40,6 +49,10 @@ MM_DTYPE = np.asarray(_mm_view).dtype
 FILE_DTYPE = np.asarray(_file_view).dtype
 XNODE_DTYPE = np.asarray(_xnode_view).dtype
 VM_AREA_DTYPE = np.asarray(_area_view).dtype
+VM_PAGES_DTYPE = np.asarray(_vm_pages_view).dtype
+VMAP_NODE_DTYPE = np.asarray(_vmap_node_view).dtype
+KMAP_DTYPE = np.asarray(_kmap_view).dtype
+KMAP_LOCAL_DTYPE = np.asarray(_kmap_local_view).dtype
 CPU_DTYPE = np.asarray(_cpu_view).dtype
 LRUVEC_DTYPE = np.asarray(_lruvec_view).dtype
 VM_GLOBALS_DTYPE = np.asarray(_vmg_view).dtype
@@ -51,4 +64,5 @@ def struct_sizes():
         "POOL_DTYPE": sizeof(PoolInfo), "TABLE_INFO_DTYPE": sizeof(TableInfo), "VMA_DTYPE": sizeof(Vma), "ANON_VMA_DTYPE": sizeof(AnonVma),
         "AVC_DTYPE": sizeof(Avc), "MM_DTYPE": sizeof(AddressSpace), "FILE_DTYPE": sizeof(File), "XNODE_DTYPE": sizeof(XNode),
         "VM_AREA_DTYPE": sizeof(VmArea), "CPU_DTYPE": sizeof(Cpu), "LRUVEC_DTYPE": sizeof(Lruvec), "VM_GLOBALS_DTYPE": sizeof(VmGlobals),
+        "VM_PAGES_DTYPE": sizeof(VmPages), "VMAP_NODE_DTYPE": sizeof(VmapNode), "KMAP_DTYPE": sizeof(Kmap), "KMAP_LOCAL_DTYPE": sizeof(KmapLocal),
     }

@@ -205,7 +205,22 @@ cdef void _fold_boot(Mm* mm, uint32_t zi) noexcept nogil:
 
 def late_free(State s, unsigned zi, unsigned start, unsigned end):
     """Hand boot memory to the allocator after the watermarks were set (initrd, init text): managed grows, no watermark follows."""
-    cdef Zone* z = &s.c.zones[zi]
+    cdef Mm* mm = &s.c
+    cdef uint32_t pfn, r
+    cdef unsigned order
+    if zi >= mm.g.nr_zones or not start < end <= mm.g.nr_pages:
+        raise ValueError(f"late pages {start:#x}..{end:#x} of zone index {zi}: the machine has {mm.g.nr_zones} zones and pfns below {mm.g.nr_pages:#x}")
+    cdef Zone* z = &mm.zones[zi]
+    for order in range(NR_PAGE_ORDERS):
+        pfn = start >> order << order
+        if page_at(mm, pfn).flags and pfn + (<uint32_t>1 << (page_at(mm, pfn).flags >> PG_ORDER_SHIFT)) > start:
+            raise ValueError(f"late page {start:#x} was given to the allocator before")
+    for r in range(z.lazy_range, z.lazy_range_end if z.lazy_left else z.lazy_range):
+        if start < mm.lazy[r].end and end > (z.lazy_pfn if r == z.lazy_range else mm.lazy[r].start):
+            raise ValueError(f"late pages {start:#x}..{end:#x}: some were given to the allocator before")
+    for pfn in range(start, end):
+        if zone_of(mm, pfn) != zi + 1 or page_at(mm, pfn).flags:
+            raise ValueError(f"late page {pfn:#x} does not lie in zone index {zi}, or was given to the allocator before")
     boot_free_range(&s.c, z, &s.c.pcps[zi * s.c.g.nr_cpus], start, end, False)
     _fold_boot(&s.c, zi)
     z.managed += end - start
@@ -223,20 +238,24 @@ def free_list(State s, unsigned zi, unsigned order, unsigned mt):
     out = []
     if not z.present:
         return np.empty(0, np.uint32)
-    head = free_list_head(z, order, mt)
-    x = mm.link[head].next
-    while x != head:
-        if x == z.lazy_head:
-            pfn = z.lazy_pfn
-            for r in range(z.lazy_range, z.lazy_range_end):
-                out.append(np.arange(pfn, mm.lazy[r].end, 1 << MAX_PAGE_ORDER, dtype=np.uint32))
-                if r + 1 < z.lazy_range_end:
-                    pfn = mm.lazy[r + 1].start
-        else:
-            out.append(x - 1)
-        x = mm.link[x].next
-        if len(out) > limit or x == 0:
-            raise ValueError(f"free list of zone index {zi}, order {order}, migratetype {mt} is not closed")
+    state_lock(s)
+    try:
+        head = free_list_head(z, order, mt)
+        x = mm.link[head].next
+        while x != head:
+            if x == z.lazy_head:
+                pfn = z.lazy_pfn
+                for r in range(z.lazy_range, z.lazy_range_end):
+                    out.append(np.arange(pfn, mm.lazy[r].end, 1 << MAX_PAGE_ORDER, dtype=np.uint32))
+                    if r + 1 < z.lazy_range_end:
+                        pfn = mm.lazy[r + 1].start
+            else:
+                out.append(x - 1)
+            x = mm.link[x].next
+            if len(out) > limit or x == 0:
+                raise ValueError(f"free list of zone index {zi}, order {order}, migratetype {mt} is not closed")
+    finally:
+        state_unlock(s)
     if not out:
         return np.empty(0, np.uint32)
     return np.concatenate([np.atleast_1d(np.asarray(v, np.uint32)) for v in out])
@@ -250,14 +269,18 @@ def pcp_list(State s, unsigned zi, unsigned cpu, unsigned index):
         raise IndexError(f"no per-CPU list for zone index {zi}, CPU {cpu}, index {index}")
     out = []
     if mm.zones[zi].present:
-        head = mm.pcps[zi * mm.g.nr_cpus + cpu].list_head + index
-        x = mm.link[head].next
-        while x != head:
-            out.append(x - 1)
-            x = mm.link[x].next
-            n += 1
-            if n > mm.g.nr_pages or x == 0:
-                raise ValueError(f"per-CPU list {index} of zone index {zi}, CPU {cpu} is not closed")
+        state_lock(s)
+        try:
+            head = mm.pcps[zi * mm.g.nr_cpus + cpu].list_head + index
+            x = mm.link[head].next
+            while x != head:
+                out.append(x - 1)
+                x = mm.link[x].next
+                n += 1
+                if n > mm.g.nr_pages or x == 0:
+                    raise ValueError(f"per-CPU list {index} of zone index {zi}, CPU {cpu} is not closed")
+        finally:
+            state_unlock(s)
     return np.array(out, np.uint32)
 
 

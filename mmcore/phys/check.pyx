@@ -13,8 +13,8 @@ cimport numpy as cnp
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_buddy, PG_head, PG_hwpoison, PG_meta, PG_pcp
 from mmcore.base.records cimport page_at, meta_at
 from mmcore.base.records cimport (
-    HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NR_FREE_PAGES, NR_PAGE_ORDERS,
-    NR_PCP_LISTS, PageMeta, Pcp, Zone,
+    HEADS_PER_ZONE, MAX_PAGE_ORDER, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_TYPES, Mm, NO_ZID, NR_FREE_PAGES,
+    NR_PAGE_ORDERS, NR_PCP_LISTS, PageMeta, Pcp, Zone,
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport free_list_head, pageblock_mt, zone_of
@@ -248,8 +248,12 @@ cdef int check_frame(State s) except -1:
         _fail("the table of GFP zones names an unknown zone")
     if mm.g.zid_normal >= types or mm.g.zid_movable >= types or mm.g.zid_dma >= types:
         _fail("the machine lacks a zone type that every machine has")
-    if mm.g.now_ns < 0:
-        _fail("time is negative")
+    if not 0 <= mm.g.now_ns <= <int64_t>1 << 62:
+        _fail(f"time is {mm.g.now_ns} ns")
+    if mm.g.thp_enabled > 3 or mm.g.kernel > 1 or (mm.g.zid_highmem != NO_ZID and mm.g.zid_highmem >= types):
+        _fail("a setting is impossible", mm.g.thp_enabled, mm.g.kernel, mm.g.zid_highmem)
+    if any(not 0 <= x <= 0x7fffffff for x in s.globals["lowmem_reserve_ratio"][0].tolist()):
+        _fail("a protection ratio is impossible")
     return 0
 
 
@@ -333,8 +337,10 @@ def validate(State s not None):
         free_total = sum(p[0] for p in per_zone)
         pcp_total = sum(p[1] for p in per_zone)
         managed = int(s.zones["managed"].sum())
-        if free_total + pcp_total + allocated > managed:
-            _fail(f"{free_total} free + {pcp_total} on per-CPU lists + {allocated} allocated pages exceed {managed} managed ones")
+        before = int(s.zones["nr_before"].sum(dtype=np.uint64))
+        if free_total + pcp_total + allocated + before > managed:
+            _fail(f"{free_total} free + {pcp_total} on per-CPU lists + {allocated} allocated + {before} pages from before our time exceed "
+                  f"{managed} managed ones")
     finally:
         state_unlock(s)
     return {"free": free_total, "pcp": pcp_total, "allocated": int(allocated), "other": managed - free_total - pcp_total - int(allocated),

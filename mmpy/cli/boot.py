@@ -14,6 +14,7 @@ from mmpy.machine import Machine
 PROC_FILES = ("zoneinfo", "buddyinfo", "pagetypeinfo", "vmstat", "meminfo")
 DUMP_FILES = ("zoneinfo", "buddyinfo", "pagetypeinfo")
 SIZE = "4G"
+MAX_TEXT = 64 << 20
 
 
 @click.command()
@@ -100,11 +101,15 @@ def from_dump(place: Path) -> Machine:
 
 
 def read(path: Path) -> str:
-    """Text of a file of the user's. ValueError if it cannot be read."""
+    """Text of a file of the user's. ValueError if it cannot be read, or has no end in sight (/dev/zero)."""
     try:
-        return path.read_bytes().decode("utf-8", errors="replace")
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
     except OSError as e:
         raise ValueError(f"{path}: {e.strerror or e}") from None
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"{path}: more than {MAX_TEXT} bytes; no file of /proc is so long")
+    return data.decode("utf-8", errors="replace")
 
 
 def describe(machine: Machine) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcore.base.vmstat_names import NODE_STAT_ITEMS, NUMA_STAT_ITEMS, ZONE_STAT_ITEMS, ZONE_TYPES
+from mmpy import allocstate
 
 if TYPE_CHECKING:
     from mmpy.machine import Machine
@@ -106,7 +107,7 @@ def build_machine(found: InferredMachine, cls: type[Machine]) -> Machine:
     """A machine of class `cls` (mmpy.Machine) in the inferred state; `inferred` has the sentences."""
     plan: Any = make_plan(found)
     machine = cls.from_plan(plan, kernel=found.kernel, thp="never", config={"from": "proc"})
-    machine.load_allocator_state(found.state)
+    allocstate.load_checked(machine.state, found.state)
     _load_sysctls(machine, found)
     _load_counters(machine, found)
     machine.inferred = list(found.inferred)
@@ -140,6 +141,7 @@ def _load_counters(machine: Machine, found: InferredMachine) -> None:
     for nid, known in enumerate(found.node_stat):
         for item, name in enumerate(NODE_STAT_ITEMS):
             state.nodes["vm_stat"][nid, item] = min(known.get(name, 0), _MAX_COUNTER)
+    state.vm_globals["foreign_counts"][0] = 1
     if found.vm_stat:
         state.globals["pgfree"][0] = found.vm_stat.get("pgfree", 0)
         for zid, name in enumerate(machine.zone_names):

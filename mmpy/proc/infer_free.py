@@ -11,6 +11,7 @@ from typing import Any
 
 from mmcore.base.vmstat_names import ZONE_TYPES
 from mmpy.proc.buddyinfo import BuddyRow
+from mmpy.proc.errors import ProcInferenceError
 from mmpy.proc.infer_layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -75,6 +76,11 @@ def free_state(
             free[zone.node, zone.zid] = {(order, MOVABLE): pfns for order, pfns in blocks.items()}
             notes.append(f"{zone.title}: only its number of free pages is known; they are laid out as after boot, at its top.")
         else:
+            for (order, _), count in counts.items():
+                if count << order > zone.end_pfn - zone.start_pfn:
+                    raise ProcInferenceError(
+                        f"{zone.title}: {count} free blocks of order {order} are listed; it spans {zone.end_pfn - zone.start_pfn} pages"
+                    )
             if wanted is not None:
                 wanted = _without_holes(zone, spans, arch, wanted, notes)
             free[zone.node, zone.zid] = _lay(zone, spans, counts, types, wanted, arch, notes)

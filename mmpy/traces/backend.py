@@ -44,6 +44,9 @@ def mark_lru(machine: State, state: AllocState, heads: Array, orders: Array) -> 
     before = np.concatenate(([0], np.cumsum(np.cumsum(listed[:-1]))))
     ends = np.minimum(heads.astype(np.int64) + (1 << orders.astype(np.int64)), len(machine.pages))
     used = before[ends] == before[heads]
+    ranges = machine.present[: int(machine.globals["nr_present"][0])]
+    zones = ranges["zone"][np.searchsorted(ranges["end"], heads[used], side="right")]
+    np.subtract.at(machine.zones["nr_before"], zones, (1 << orders[used]).astype(np.uint32))
     machine.pages["flags"][heads[used]] = int(Pg.LRU | Pg.ALLOCATED) | orders[used] << 28
 
 

@@ -168,7 +168,7 @@ def configs(draw):
         "seed": draw(st.integers(0, 2**64 - 1)),
         "kernelcore": draw(st.sampled_from([None, "25%", "64M", 0])),
         "movablecore": draw(st.sampled_from([None, "100%", "1G"])),
-        "reserved": draw(st.sampled_from([None, [], [(4096, 5000)], {"node0.DMA32": 100}])),
+        "reserved": draw(st.sampled_from([None, [], [(4096, 5000)], {"node0.DMA": 100}])),
         "distances": draw(st.sampled_from([None, [[10 if a == b else 11 + abs(a - b) for a in range(count)] for b in range(count)]])),
     }
     return MachineConfig(**kw)

@@ -1,12 +1,20 @@
 """Machine as a person holds it: refusals that change nothing, determinism, saved machines, threads."""
 
+import copy
+import gc
+import io
 import itertools
+import json
 import threading
 
 import numpy as np
 import pytest
 
+from mmcore.alloc import page_alloc
+from mmcore.base.state import State
+from mmcore.base.trace import Tracer
 from mmcore.phys import boot
+from mmcore.phys.memmap import MemoryMap
 from mmcore.run import engine
 from mmcore.run.engine import Stop
 from mmcore.run.ops import OP_DTYPE, Op
@@ -307,3 +315,235 @@ def test_diff_names_what_differs():
     text = "\n".join(a.diff(b))
     for name in ("sysctl vm.min_free_kbytes", "nr_free", "wmark"):
         assert name in text
+
+
+# ------------------------------------------------------------ what once crashed, hung or left a half changed machine
+
+
+def one_op(op, **fields):
+    ops = np.zeros(1, OP_DTYPE)
+    ops["op"] = int(op)
+    for name, value in fields.items():
+        ops[name] = value
+    return ops
+
+
+@pytest.mark.parametrize("rc, value", [(5, 10**15), (5, 2**64 - 1), (2**62, 3), (1, 8)])
+def test_results_that_the_caller_changed_lead_nowhere(rc, value):
+    machine = Machine("64M")
+    for made in (Op.ALLOC, Op.ALLOC_BULK):
+        for then in (Op.FREE, Op.SPLIT):
+            ops = np.concatenate([one_op(made, a=200), one_op(then, ref=0, a=1)])
+            rcs, values = np.array([rc, 0], np.int64), np.array([value, 0], np.uint64)
+            engine.run(machine.state, ops, rcs, values, 1, None, np.zeros(8, np.uint32), 8)
+            assert rcs[1] < 0
+    machine.validate()
+
+
+def test_time_does_not_overflow():
+    machine = Machine("64M")
+    ops = np.repeat(one_op(Op.ADVANCE, a=2**53 - 1), 1100)
+    rc = machine.run(ops)[0]
+    assert rc[0] == 0 > rc[-1]
+    machine.validate()
+
+
+def test_what_boot_kept_is_not_freed_by_name():
+    machine = Machine("64M")
+    reserved = next(p for p in range(1, 0x9F) if machine.page(p).kind == "reserved" and machine.page(p).zone)
+    before = machine.fork()
+    assert machine.run(one_op(Op.FREE, flags=128, a=reserved))[0][0] < 0
+    assert machine == before
+    # a loaded state does not list what is in use: that much can come back, and no more
+    used = machine.alloc_pages_many(100)
+    old = Machine.from_state(machine.allocator_state())
+    for pfn in used.tolist():
+        assert old.run(one_op(Op.FREE, flags=128, a=pfn))[0][0] == 0
+    assert old.run(one_op(Op.FREE, flags=128, a=reserved))[0][0] < 0
+    assert old.validate()["other"] == 0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, {}, [], {"blocks": {}, "zones": []}, {"blocks": 5, "zones": {}}, {"blocks": {}, "zones": {(0, 0): {"present": 1}}},
+     {"blocks": {}, "zones": {(0, 0): np.uint64(7)}}],
+)  # fmt: skip
+def test_states_of_another_form_change_nothing(state):
+    machine = Machine("64M")
+    before = machine.fork()
+    with pytest.raises(ValueError, match="state"):
+        machine.load_allocator_state(state)
+    assert machine.state.same_bytes(before.state)
+    with pytest.raises(ValueError, match="state"):
+        Machine.from_state(state)
+
+
+def test_states_with_absurd_figures_are_refused():
+    for field, value in (("pcp", 5), ("pcp", {10**9: {}}), ("pcp", {2**64: {}}), ("free", None), ("start_pfn", "x"), ("present", [])):
+        state = Machine("64M").allocator_state()
+        state["zones"][0, 1][field] = value
+        with pytest.raises(ValueError, match="state"):
+            Machine.from_state(state)
+
+
+def test_a_state_without_arrays_cannot_be_made():
+    for sizes in ({}, {"nr_nodes": 0}, {"nr_cpus": 0}, {"nr_zone_types": 200}, {"nr_lazy": -1}):
+        kw = {"nr_pages": 1024, "nr_nodes": 1, "nr_zone_types": 4, "nr_cpus": 1, "nr_lazy": 1, "nr_present": 1, **sizes} if sizes else {}
+        with pytest.raises(ValueError, match="shape"):
+            State.__new__(State, **kw)
+    bare = State(nr_pages=1024, nr_nodes=1, nr_zone_types=4, nr_cpus=1, nr_lazy=1, nr_present=1)
+    with pytest.raises(PageAllocFailure):
+        page_alloc.alloc_pages(bare, int(GFP_KERNEL))
+
+
+@pytest.mark.parametrize("where", [(99, 0, 5), (0, 10, 5), (0, 0, 2**31), (0, 0x900, 0xA00), (1, 0x3000, 0x3400)])
+def test_late_pages_are_pages_that_boot_kept(where):
+    machine = Machine("64M")
+    machine.alloc_pages_many(5000)
+    before = machine.fork()
+    with pytest.raises(ValueError, match="late page"):
+        boot.late_free(machine.state, *where)
+    assert machine == before
+
+
+def test_a_finalizer_inside_the_machine_does_not_wait_for_itself():
+    machine = Machine("64M")
+    seen = []
+
+    class Owner:
+        def __init__(self):
+            self.me, self.pfn = self, machine.alloc_pages()
+
+        def __del__(self):
+            try:
+                machine.free_pages(self.pfn)
+            except RuntimeError as error:
+                seen.append(error)
+
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(50):
+            Owner()
+            machine.validate()
+            machine.fork()
+    finally:
+        gc.set_threshold(*before)
+    assert all("inside" in str(error) for error in seen)
+    machine.validate()
+
+
+def test_a_tracer_serves_one_run_at_a_time():
+    tracer, machines, failures = Tracer(), [Machine("64M") for _ in range(3)], []
+    ops = random_ops(machines[0], 20000, 1)
+
+    def work(machine):
+        for _ in range(20):
+            try:
+                machine.run(ops, tracer=tracer)
+                tracer.take()
+            except RuntimeError as error:
+                failures.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(m,)) for m in machines]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert all("in use" in text for text in failures)
+    for machine in machines:
+        machine.validate()
+
+
+def test_whole_states_change_hands_while_threads_run():
+    a, b = Machine("64M"), Machine("64M")
+    ops, state, failures = random_ops(a, 5000, 2), a.allocator_state(), []
+    calls = [
+        lambda: a.run(ops), lambda: b.run(ops), lambda: a.restore(b), lambda: b.restore(a), lambda: b.load_allocator_state(state),
+        lambda: a.fork().validate(), a.allocator_state, a.proc.buddyinfo,
+    ]  # fmt: skip
+
+    def work(i):
+        try:
+            for j in range(60):
+                calls[(i + j * 3) % len(calls)]()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+    a.validate()
+    b.validate()
+
+
+def test_restore_takes_the_same_kind_of_machine_only():
+    machine, other = Machine("64M"), Machine("64M", kernel="6.1")
+    before = machine.fork()
+    with pytest.raises(ValueError, match=r"6\.1"):
+        machine.restore(other)
+    assert machine == before
+
+
+def test_copies_are_forks():
+    machine = Machine("64M")
+    for twin in (copy.copy(machine), copy.deepcopy(machine)):
+        assert twin == machine
+        twin.alloc_pages()
+        assert twin != machine
+
+
+@pytest.mark.parametrize("call", [lambda m: m.kswapd_begin(0.5), lambda m: m.kswapd_end(False), lambda m: m.vmstat_tick("0"),
+                                  lambda m: Machine.from_memory_map(MemoryMap([(1, 9000, 0)]), cpus=[0.5])])  # fmt: skip
+def test_fractions_are_no_numbers_of_things(call):
+    with pytest.raises(TypeError, match="integer"):
+        call(Machine("64M"))
+
+
+def test_a_map_with_absurdly_many_cpus_is_refused():
+    with pytest.raises(ValueError, match="cpus"):
+        Machine.from_memory_map(MemoryMap([(1, 9000, 0)]), cpus=10**13)
+
+
+def resave(path, change):
+    """A saved machine with another header, its checksums being right."""
+    with np.load(path) as archive:
+        members = dict(archive)
+    header = json.loads(bytes(members["header"]))
+    change(header)
+    members["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **members)
+    path.write_bytes(out.getvalue())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda h: h["extra"].update(stored_sysctl={"vm.dirty_ratio": float("inf")}),
+     lambda h: h["extra"].update(stored_sysctl={"vm.dirty_ratio": 10**30}),
+     lambda h: h["extra"].update(stored_sysctl={"vm.unknown": 1}),
+     lambda h: h["extra"].update(stored_sysctl=[]),
+     lambda h: h["config"].update(kernel="6.1"),
+     lambda h: h.update(arrays=[])],
+)  # fmt: skip
+def test_a_header_that_lies_is_refused(tmp_path, change):
+    path = tmp_path / "m.npz"
+    Machine("64M").save(path)
+    resave(path, change)
+    with pytest.raises(SnapshotFormatError):
+        Machine.load(path)
+
+
+def test_an_archive_whose_inner_headers_are_cut_is_refused(tmp_path):
+    path = tmp_path / "m.npz"
+    Machine("64M").save(path)
+    with np.load(path) as archive:
+        members = dict(archive)
+    out = io.BytesIO()
+    np.savez(out, **members)
+    path.write_bytes(out.getvalue().replace(b"'shape': (", b"'shape':(((", 1))
+    with pytest.raises(SnapshotFormatError):
+        Machine.load(path)

@@ -386,3 +386,10 @@ def test_dumps_of_real_machines(name):
 
 def test_reference_is_used_when_present():
     assert len(CASES) > len(GOLDEN_CASES) or not REFERENCE.is_dir()
+
+
+def test_more_free_blocks_than_the_zone_can_hold_are_refused():
+    case = BOOTS[0]
+    text = re.sub(r"(zone +\w+ +)\d+", r"\g<1>4294967296", case.text("buddyinfo"))
+    with pytest.raises(ProcInferenceError, match="4294967296"):
+        infer_machine(case.text("zoneinfo"), buddyinfo=text)
