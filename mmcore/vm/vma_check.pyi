@@ -1,0 +1,3 @@
+from mmcore.base.state import State
+
+def validate_vmas(state: State) -> None: ...
