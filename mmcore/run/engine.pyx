@@ -17,9 +17,12 @@ from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport Tracer
 from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, kswapd_begin, kswapd_end
 from mmcore.alloc.page_free cimport free_pages_order, isolate_piece, split_allocated
+from mmcore.base.vm_records cimport POOL_MMS
+from mmcore.sys.khugepaged cimport khugepaged_do_scan
 from mmcore.phys.pcp cimport drain_all_pages, vmstat_tick
 from mmcore.phys.watermark cimport sysctl_check, sysctl_store
 from mmcore.run.ops cimport *
+from mmcore.run.vm_ops cimport run_vm_op
 from mmcore.run.ops import OP_DTYPE
 
 cnp.import_array()
@@ -37,6 +40,7 @@ cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
     cdef uint64_t pfn
     cdef unsigned order = <unsigned>o.b
     cdef const OpRecord* made
+    cdef int64_t got
     cdef int rc
     if o.b > 10:
         return -E_INVAL
@@ -45,17 +49,20 @@ cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
     else:
         if <int64_t>o.ref >= at:
             return -E_NOENT
+        # rc and value were in the caller's hands between chunks: nothing of them is trusted
         made = &s.ops[o.ref]
-        if s.rc[o.ref] < 0:
+        got = s.rc[o.ref]
+        if got < 0:
             return -E_NOENT
+        pfn = s.value[o.ref]
         if made.op == ALLOC:
-            if o.a >= <uint64_t>1 << made.a:
+            if made.a > 10 or o.a >= <uint64_t>1 << made.a:
                 return -E_RANGE
-            pfn = s.value[o.ref] + o.a
+            pfn += o.a
         elif made.op == ALLOC_BULK:
-            if o.a >= <uint64_t>s.rc[o.ref]:
+            if o.a >= <uint64_t>got or pfn >= <uint64_t>s.pages_used or o.a >= <uint64_t>s.pages_used - pfn:
                 return -E_NOENT
-            pfn = s.pages_out[s.value[o.ref] + o.a]
+            pfn = s.pages_out[pfn + o.a]
         else:
             return -E_NOENT
     s.value[at] = pfn
@@ -69,6 +76,19 @@ cdef int64_t op_free(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
     return free_pages_order(mm, <uint32_t>pfn, order, o.cpu)
 
 
+cdef void khugepaged_due(Mm* mm) noexcept nogil:
+    # The daemon wakes when its sleep is over, once for each.
+    cdef int64_t sleep = mm.vm.g.khugepaged_scan_sleep_ms * 1000000
+    if sleep < 1000000:
+        sleep = 1000000
+    while mm.vm.g.khugepaged_next_ns and mm.vm.g.khugepaged_next_ns <= mm.g.now_ns:
+        if mm.vm.pools[POOL_MMS].live == 0:
+            mm.vm.g.khugepaged_next_ns = mm.g.now_ns + sleep
+            return
+        khugepaged_do_scan(mm, 0)
+        mm.vm.g.khugepaged_next_ns += sleep
+
+
 cdef void advance(Mm* mm, uint64_t ns) noexcept nogil:
     # Time passes; with auto_ticks every CPU's vmstat worker runs at each whole second.
     cdef int64_t second
@@ -80,6 +100,21 @@ cdef void advance(Mm* mm, uint64_t ns) noexcept nogil:
                 vmstat_tick(mm, cpu)
             second += 1
     mm.g.now_ns += <int64_t>ns
+    khugepaged_due(mm)
+
+
+cdef int64_t vm_op(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept nogil:
+    # Resolves what the op takes from earlier ones.
+    cdef uint64_t handle = o.mm, address = o.a
+    if o.flags & OPF_MM_REF:
+        if <int64_t>o.mm >= at or s.rc[o.mm] < 0 or (s.ops[o.mm].op != SPAWN and s.ops[o.mm].op != FORK):
+            return -E_NOENT
+        handle = s.value[o.mm]
+    if o.flags & OPF_ADDR_REF:
+        if <int64_t>o.ref >= at or s.rc[o.ref] < 0 or (s.ops[o.ref].op != MMAP and s.ops[o.ref].op != MREMAP):
+            return -E_NOENT
+        address += s.value[o.ref]
+    return run_vm_op(mm, o, handle, address, &s.value[at])
 
 
 cdef int64_t run_one(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept nogil:
@@ -135,16 +170,20 @@ cdef int64_t run_one(Mm* mm, Stream* s, const OpRecord* o, int64_t at) noexcept 
             return -E_INVAL
         return sysctl_store(mm, <unsigned>o.a, <unsigned>o.c, <int64_t>o.b)
     if o.op == ADVANCE:
-        if o.a >> 53:
+        if o.a >> 53 or mm.g.now_ns + <int64_t>o.a > <int64_t>1 << 62:
             return -E_RANGE
         advance(mm, o.a)
         return 0
     if o.op == DRAIN_ALL:
         drain_all_pages(mm, o.cpu)
         return 0
+    if SPAWN <= o.op <= CONTEXT_SWITCH:
+        return vm_op(mm, s, o, at)
     if o.op == SPLIT:
         if <int64_t>o.ref >= at or s.rc[o.ref] < 0 or s.ops[o.ref].op != ALLOC:
             return -E_NOENT
+        if s.ops[o.ref].a > 10 or s.value[o.ref] >= mm.g.nr_pages:
+            return -E_RANGE
         return split_allocated(mm, <uint32_t>s.value[o.ref], <unsigned>s.ops[o.ref].a)
     return -E_INVAL
 
@@ -212,11 +251,16 @@ def run(State state not None, ops, rc, value, start=0, budget=None, pages_out=No
     s.pages_used = pages_used
     state_lock(state)
     if tracer is not None:
+        if tracer.busy:
+            state_unlock(state)
+            raise RuntimeError("the tracer is in use by a run on another thread")
+        tracer.busy = True
         state.c.trace = tracer.buf
     with nogil:
         at = run_ops(&state.c, &s, at, end, &stop)
     if tracer is not None:
         tracer.buf = state.c.trace
+        tracer.busy = False
         state.c.trace.rows = NULL
         state.c.trace.enabled = 0
     state_unlock(state)

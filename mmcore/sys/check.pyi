@@ -1,0 +1,6 @@
+from typing import Any
+
+from mmcore.base.state import State
+
+def fail(text: str) -> None: ...
+def validate_vm(s: State) -> dict[str, Any]: ...

@@ -1,0 +1,138 @@
+"""Unmapping.
+
+Models: unmap_page_range, zap_pte_range, zap_huge_pmd as munmap, exit and MADV_DONTNEED use them (mm/memory.c, v6.12): the dirty and young
+bits of file pages are passed on, RSS falls, pages go into a gather that is flushed when it is full and at the end. Simplifies: the TLB
+is flushed by whoever calls (sys/flush). Omits: swap entries' slots (they come with swap), userfaultfd, device memory.
+"""
+from libc.stdint cimport int64_t
+
+from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_dirty, PG_mlocked, PG_owned, PG_referenced
+from mmcore.base.records cimport Page, page_at
+from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
+from mmcore.phys.buddy cimport prefetch
+from mmcore.reclaim.lru cimport lru_add_drain
+from mmcore.reclaim.mlock cimport munlock_folio
+from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
+from mmcore.sys.hugetlb cimport hugetlb_zap
+from mmcore.sys.thp cimport folio_head, large_rmap_remove, split_huge_pmd, zap_huge
+from mmcore.vm.pgtable cimport (
+    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at,
+)
+from mmcore.vm.vma cimport VM_LOCKED, find_vma
+from mmcore.vm.rmap cimport (
+    NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, PG_swapbacked, anon_rmap_remove, file_rmap_remove, node_stat,
+    page_is_file,
+)
+
+cdef enum:
+    AHEAD = 16
+
+
+cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t pfn, Gather* g) noexcept nogil:
+    cdef uint32_t head = folio_head(mm, pfn)
+    m.rss[MM_ANONPAGES] -= 1
+    if large_rmap_remove(mm, head, pfn):
+        gather_page(mm, g, head)
+
+
+cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t pfn, uint64_t e) noexcept nogil:
+    cdef Page* p = page_at(mm, pfn)
+    if e & PTE_DIRTY:
+        p.flags |= PG_dirty
+    if e & PTE_ACCESSED:
+        p.flags |= PG_referenced
+    m.rss[MM_SHMEMPAGES if p.flags & PG_swapbacked else MM_FILEPAGES] -= 1
+    file_rmap_remove(mm, pfn)
+
+
+cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
+    # Whether this entry's mapping is locked, so that the page counts it.
+    cdef uint64_t address = (mm.vm.table_info[slot].base + i) << 12
+    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, address)
+    return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
+
+
+cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, Gather* g) noexcept nogil:
+    cdef uint64_t* e = table_at(mm, slot)
+    cdef uint64_t v
+    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0
+    cdef int64_t anon = 0
+    cdef int64_t* stat = NULL
+    cdef int64_t* mine
+    for i in range(first, end):
+        v = e[i]
+        if v == 0:
+            continue
+        if i + AHEAD < end:
+            pfn = <uint32_t>pte_frame(e[i + AHEAD])
+            if pfn < limit:
+                prefetch(page_at(mm, pfn))
+        e[i] = 0
+        used += 1
+        if not pte_mapped(v):
+            m.rss[MM_SWAPENTS] -= 1
+            continue
+        if v & PTE_SPECIAL:
+            continue
+        pfn = <uint32_t>pte_frame(v)
+        flags = page_at(mm, pfn).flags
+        if flags & PG_mlocked and maps_locked(mm, slot, i):
+            munlock_folio(mm, pfn, g.cpu)
+        if page_is_file(flags):
+            zap_file_page(mm, m, pfn, v)
+            continue
+        if not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
+            zap_large_part(mm, m, pfn, g)
+            continue
+        m.rss[MM_ANONPAGES] -= 1
+        if not flags & PG_meta or anon_rmap_remove(mm, pfn):
+            mine = node_stat(mm, pfn)
+            if mine != stat:
+                if stat != NULL:
+                    stat[NS_NR_ANON_PAGES] -= anon
+                stat = mine
+                anon = 0
+            anon += 1
+            gather_page(mm, g, pfn)
+    if stat != NULL:
+        stat[NS_NR_ANON_PAGES] -= anon
+    mm.vm.table_info[slot].nr_used -= <unsigned short>used
+
+
+cdef void zap_level(Mm* mm, uint32_t as_, AddressSpace* m, uint32_t slot, unsigned level, uint64_t at, uint64_t end, Gather* g) noexcept nogil:
+    # Entries of one table for vpns [at, end).
+    cdef unsigned shift = level * mm.vm.bits
+    cdef uint64_t size = <uint64_t>1 << shift, next_
+    cdef uint64_t* e = table_at(mm, slot) + ((at >> shift) & mm.vm.mask)
+    if level == 0:
+        zap_table(mm, m, slot, <uint32_t>(at & mm.vm.mask), <uint32_t>(((end - 1) & mm.vm.mask) + 1), g)
+        return
+    while at < end:
+        next_ = (at & ~(size - 1)) + size
+        if next_ > end:
+            next_ = end
+        if e[0] & PTE_PSE and page_at(mm, <uint32_t>pte_frame(e[0])).flags & (PG_owned | OWNER_MASK) == PG_owned | OWNER_HUGETLB:
+            hugetlb_zap(mm, &mm.vm.vmas[find_vma(mm, as_, at << 12) - 1], e, g.cpu)
+        elif e[0] & PTE_PSE and next_ - at == size:
+            zap_huge(mm, as_, e, g)
+        elif e[0]:
+            if e[0] & PTE_PSE:
+                split_huge_pmd(mm, as_, e, at, g.cpu)
+            if pte_is_table(e[0]):
+                zap_level(mm, as_, m, <uint32_t>pte_frame(e[0]), level - 1, at, next_, g)
+        at = next_
+        e += 1
+
+
+cdef void zap_pages(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Gather* g) noexcept nogil:
+    cdef AddressSpace* m = mm_at(mm, as_)
+    if start < end:
+        zap_level(mm, as_, m, m.root - 1, mm.vm.levels - 1, start >> 12, (end + 4095) >> 12, g)
+
+
+cdef void zap_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil:
+    cdef Gather g
+    gather_init(&g, cpu)
+    lru_add_drain(mm, cpu)
+    zap_pages(mm, as_, start, end, &g)
+    gather_flush(mm, &g)
