@@ -6,7 +6,19 @@
 """
 
 from mmcore import __version__
-from mmpy.errors import BadPageError, GfpError, OutOfMemory, PageAllocFailure, SegmentationFault, ValidationError
+from mmpy.accesses import AccessResult
+from mmpy.errors import (
+    BadPageError,
+    BusError,
+    GfpError,
+    MmapError,
+    OutOfMemory,
+    PageAllocFailure,
+    ProcessError,
+    SegmentationFault,
+    ValidationError,
+)
+from mmpy.files import FileObject
 from mmpy.flags import (
     GFP_ATOMIC,
     GFP_DMA,
@@ -29,6 +41,8 @@ from mmpy.flags import (
     parse_gfp,
 )
 from mmpy.machine import Machine
+from mmpy.process import Process
+from mmpy.vmflags import Fault, Madv, Map, Mcl, Mremap, Prot, Vm
 
 __all__ = [
     "GFP_ATOMIC",
@@ -44,17 +58,30 @@ __all__ = [
     "GFP_TRANSHUGE",
     "GFP_TRANSHUGE_LIGHT",
     "GFP_USER",
+    "AccessResult",
     "BadPageError",
+    "BusError",
+    "Fault",
+    "FileObject",
     "Gfp",
     "GfpError",
     "Machine",
+    "Madv",
+    "Map",
+    "Mcl",
     "Migratetype",
+    "MmapError",
+    "Mremap",
     "OutOfMemory",
     "PageAllocFailure",
     "Pg",
+    "Process",
+    "ProcessError",
+    "Prot",
     "SegmentationFault",
     "Task",
     "ValidationError",
+    "Vm",
     "__version__",
     "gfp_text",
     "parse_gfp",

@@ -13,15 +13,17 @@ from typing import Any
 
 from mmcore.phys.memblock import check_ranges
 from mmcore.phys.memmap import ARCH_MAX_PFN, MAX_NUMNODES, as_int, format_size, parse_size
+from mmcore.phys.vm_defaults import ARCH_PAGING
 from mmcore.phys.zonelists import check_distances
 from mmcore.phys.zones import ZONE_NAMES, BootPlan, core_pages, parse_zone_key, plan_boot
 
-__all__ = ["ARCHES", "CHIPSETS", "KERNELS", "LRUS", "MAX_CPUS", "MAX_NODES", "THP", "MachineConfig", "parse_size"]
+__all__ = ["ARCHES", "CHIPSETS", "KERNELS", "LRUS", "MAX_CPUS", "MAX_NODES", "THP", "TLBS", "MachineConfig", "as_int", "parse_size"]
 
 ARCHES = ("x86_64", "i386")
 KERNELS = ("6.12", "6.1")
 THP = ("always", "madvise", "never")
 LRUS = ("mglru", "classic")
+TLBS = ("off", "zen", "skylake", "unbounded")
 CHIPSETS = ("pc", "q35")
 MAX_NODES = {"x86_64": MAX_NUMNODES, "i386": 1}
 MAX_CPUS = {"x86_64": 8192, "i386": 32}
@@ -39,7 +41,8 @@ class MachineConfig:
     memory: a size ("4G", or bytes). nodes: their number (equal parts), or their sizes, which add up to memory; becomes a tuple of sizes.
     distances: a matrix of nodes by nodes, or None. cpus: their number, or for each node how many, or for each node which; becomes a tuple
     of CPU numbers a node. kernelcore, movablecore: a size or a percentage ("25%"). highmem (i386): a size. reserved: None, pages that
-    boot keeps as (first pfn, end pfn) ranges, or as pages by zone ({"node0.Normal": 1000}). sysctl: values to write after boot, by name.
+    boot keeps as (first pfn, end pfn) ranges, or as pages by zone ({"node0.Normal": 1000}). tlb: what the CPUs cache of page tables ("off":
+    nothing). sysctl: values to write after boot, by name.
 
     TypeError or ValueError names a value that no such machine can have, and its limit.
     """
@@ -57,7 +60,9 @@ class MachineConfig:
     chipset: str = "pc"
     reserved: Sequence[tuple[int, int]] | Mapping[str, int] | None = None
     thp: str = "always"
+    paging: str | None = None
     lru: str = "mglru"
+    tlb: str = "off"
     sysctl: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
 
@@ -67,12 +72,14 @@ class MachineConfig:
     """node of each CPU"""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("arch", ARCHES), ("kernel", KERNELS), ("chipset", CHIPSETS), ("thp", THP), ("lru", LRUS)):
+        for name, allowed in (("arch", ARCHES), ("kernel", KERNELS), ("chipset", CHIPSETS), ("thp", THP), ("lru", LRUS), ("tlb", TLBS)):
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise TypeError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if self.paging is not None and self.paging not in ARCH_PAGING[self.arch]:
+            raise ValueError(f"paging is {self.paging!r}; {self.arch} has {', '.join(map(repr, ARCH_PAGING[self.arch]))}")
         total = parse_size(self.memory)
         if not 0 < total <= ARCH_MAX_PFN[self.arch]:
             raise ValueError(f"memory is {self.memory!r}; {self.arch} has more than 0 and at most {format_size(ARCH_MAX_PFN[self.arch])}")

@@ -15,22 +15,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmcore.alloc import page_alloc, page_free
-from mmcore.base.state import State
+from mmcore.base.state import POOLS, State
 from mmcore.base.trace import Tracer
-from mmcore.phys import boot, check
-from mmcore.phys.memmap import MemoryMap
+from mmcore.phys import boot
+from mmcore.phys.memmap import MemoryMap, as_int
 from mmcore.phys.zones import BootPlan, plan_zones
 from mmcore.run import engine
 from mmcore.run.engine import Stop
+from mmcore.sys import recount
 from mmpy import allocstate, snapshot
 from mmpy.allocstate import present_from_state
-from mmpy.config import KERNELS, THP, MachineConfig
+from mmpy.config import KERNELS, MAX_CPUS, THP, MachineConfig
 from mmpy.flags import GFP_KERNEL, Task
-from mmpy.sysctl import SysctlView
+from mmpy.sysctl import STORED, SysctlView
+from mmpy.tlb import TlbView, attach_tlb
 from mmpy.views import NodeView, PageView, VmstatView, ZoneView
 
 if TYPE_CHECKING:
+    from mmpy import kernel_mappings as km
+    from mmpy.files import FileObject
     from mmpy.proc import Proc
+    from mmpy.process import Process
+    from mmpy.thp import ThpView
 
 CHUNK_OPS = 1 << 18
 _PAGES_PER_SECTION = 32768
@@ -41,8 +47,10 @@ class Machine:
 
     Parameters: memory, a size ("4G", or bytes); nodes, their number or sizes; distances, a matrix; cpus, their number or a list per node;
     arch "x86_64" or "i386"; kernel "6.12" or "6.1"; kernelcore, movablecore as on the kernel's command line; chipset "pc" or "q35";
-    reserved, what the boot keeps (see mmpy.config); thp "always", "madvise" or "never"; sysctl, values to write after boot; seed, for
-    workloads. ValueError names a value that no such machine can have.
+    reserved, what the boot keeps (see mmpy.config); thp "always", "madvise" or "never"; paging, the shape of page tables: "4level",
+    "5level", "arm64-48", "arm64-39", on i386 "pae" or "2level"; tlb, what the CPUs cache of page tables: "off", "zen", "skylake" or
+    "unbounded" (all since the last flush); sysctl, values to write after boot; seed, for workloads. ValueError names a value that no
+    such machine can have.
 
     >>> m = Machine("4G")
     >>> pfn = m.alloc_pages(order=3)
@@ -67,16 +75,18 @@ class Machine:
         chipset: str = "pc",
         reserved: Any = None,
         thp: str = "always",
+        paging: str | None = None,
         lru: str = "mglru",
+        tlb: str = "off",
         sysctl: Mapping[str, object] | None = None,
         seed: int = 0,
     ) -> None:
         config = MachineConfig(
             memory=memory, nodes=nodes, distances=distances, cpus=cpus, arch=arch, kernel=kernel, kernelcore=kernelcore,
-            movablecore=movablecore, highmem=highmem, chipset=chipset, reserved=reserved, thp=thp, lru=lru, sysctl=dict(sysctl or {}),
-            seed=seed,
+            movablecore=movablecore, highmem=highmem, chipset=chipset, reserved=reserved, thp=thp, paging=paging, lru=lru, tlb=tlb,
+            sysctl=dict(sysctl or {}), seed=seed,
         )  # fmt: skip
-        self._boot(config.plan(), config.to_dict(), config.kernel, config.thp)
+        self._boot(config.plan(), config.to_dict(), config.kernel, config.thp, config.paging)
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
 
@@ -111,8 +121,12 @@ class Machine:
         cpus: their number (all on the first node), or the node of each. managed: final managed pages by (node, zone name), late: how
         many of them boot frees only after the watermarks are set; without both, `reserved` page ranges, or a sized machine's default.
         """
-        cpu_node = [min(r.nid for r in memory.ranges)] * cpus if isinstance(cpus, int) else list(cpus)
-        if not 1 <= len(cpu_node) <= 8192 or any(not 0 <= n < 1024 for n in cpu_node):
+        number = cpus if isinstance(cpus, int) else len(cpus)
+        if not 1 <= number <= MAX_CPUS["x86_64"]:
+            raise ValueError(f"cpus is {cpus!r}; it must be 1..8192, or the node (0..1023) of each CPU")
+        home = min(r.nid for r in memory.ranges)
+        cpu_node = [home] * number if isinstance(cpus, int) else [as_int(n, "node of a CPU") for n in cpus]
+        if any(not 0 <= n < 1024 for n in cpu_node):
             raise ValueError(f"cpus is {cpus!r}; it must be 1..8192, or the node (0..1023) of each CPU")
         if kernel not in KERNELS or thp not in THP:
             raise ValueError(f"kernel is {kernel!r} and thp {thp!r}; they must be one of {KERNELS} and {THP}")
@@ -134,19 +148,24 @@ class Machine:
 
         memory tells which page frames exist; without it, they are inferred from the zones' spans. cpus: the node of each CPU.
         """
-        names = {z["name"] for z in alloc["zones"].values()}
-        arch = arch or ("i386" if "HighMem" in names else "x86_64")
-        if memory is None:
-            memory = MemoryMap(present_from_state(alloc), arch)
-        nr_cpus = max((c + 1 for z in alloc["zones"].values() for c in z["pcp"]), default=1)
-        lowmem_end = next((z["start_pfn"] for z in alloc["zones"].values() if z["name"] == "HighMem" and z["present"]), None)
-        movable = {node: z["start_pfn"] for (node, _), z in alloc["zones"].items() if z["name"] == "Movable" and z["present"]}
-        plan = plan_zones(
-            memory, cpu_node=list(cpus) if cpus is not None else [0] * nr_cpus, distances=distances, lowmem_end=lowmem_end,
-            movable_pfn=movable or None, managed={(node, z["name"]): 0 for (node, _), z in alloc["zones"].items()},
-        )  # fmt: skip
+        try:
+            names = {z["name"] for z in alloc["zones"].values()}
+            arch = arch or ("i386" if "HighMem" in names else "x86_64")
+            if memory is None:
+                memory = MemoryMap(present_from_state(alloc), arch)
+            nr_cpus = max((c + 1 for z in alloc["zones"].values() for c in z["pcp"]), default=1)
+            if not 1 <= nr_cpus <= MAX_CPUS["x86_64"]:
+                raise ValueError(f"it has per-CPU lists of CPU {nr_cpus - 1}; the limit is CPU {MAX_CPUS['x86_64'] - 1}")
+            lowmem_end = next((z["start_pfn"] for z in alloc["zones"].values() if z["name"] == "HighMem" and z["present"]), None)
+            movable = {node: z["start_pfn"] for (node, _), z in alloc["zones"].items() if z["name"] == "Movable" and z["present"]}
+            plan = plan_zones(
+                memory, cpu_node=list(cpus) if cpus is not None else [0] * nr_cpus, distances=distances, lowmem_end=lowmem_end,
+                movable_pfn=movable or None, managed={(node, z["name"]): 0 for (node, _), z in alloc["zones"].items()},
+            )  # fmt: skip
+        except allocstate.MISFITS as error:
+            raise ValueError(f"no machine can be in this state ({type(error).__name__}): {error}") from error
         self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "state"})
-        self.load_allocator_state(alloc)
+        allocstate.load_checked(self.state, alloc)
         return self
 
     @classmethod
@@ -169,8 +188,10 @@ class Machine:
         found = infer_machine(zoneinfo=zoneinfo, buddyinfo=buddyinfo, pagetypeinfo=pagetypeinfo, vmstat=vmstat, meminfo=meminfo)
         return found.build(cls)
 
-    def _boot(self, plan: BootPlan, config: dict[str, Any], kernel: str, thp: str) -> None:
-        self._adopt(boot.boot(plan, kernel=kernel, thp=thp), {**config, "arch": plan.arch, "kernel": kernel}, {})
+    def _boot(self, plan: BootPlan, config: dict[str, Any], kernel: str, thp: str, paging: str | None = None) -> None:
+        state = boot.boot(plan, kernel=kernel, thp=thp, paging=paging)
+        attach_tlb(state, config.get("tlb", "off"), plan.arch)
+        self._adopt(state, {**config, "arch": plan.arch, "kernel": kernel}, {})
 
     def _adopt(self, state: State, config: dict[str, Any], stored: dict[str, int]) -> None:
         self.state = state
@@ -246,7 +267,7 @@ class Machine:
 
     def vmstat_tick(self, cpu: int = 0) -> None:
         """One run of the vmstat worker on a CPU: folds differentials, lets `high` decay, drains what is above it."""
-        if not 0 <= cpu < self.nr_cpus:
+        if not 0 <= as_int(cpu, "cpu") < self.nr_cpus:
             raise ValueError(f"cpu is {cpu}; the machine has {self.nr_cpus}")
         self._one_op(engine_op="VMSTAT_TICK", cpu=cpu)
 
@@ -334,7 +355,7 @@ class Machine:
         self._one_op(engine_op="KSWAPD_END", a=node)
 
     def _node(self, node: int) -> None:
-        if not 0 <= node < self.nr_nodes:
+        if not 0 <= as_int(node, "node") < self.nr_nodes:
             raise ValueError(f"node is {node}; the machine has {self.nr_nodes}")
 
     # ------------------------------------------------------------ views
@@ -432,17 +453,17 @@ class Machine:
 
     def load_allocator_state(self, alloc: allocstate.AllocState) -> None:
         """Replace free lists, per-CPU lists, pageblock types and zone figures; the machine is as before if `alloc` does not fit it."""
-        before = self.state.copy()
-        try:
-            allocstate.load(self.state, alloc)
-            self.validate()
-        except (ValueError, AssertionError, KeyError, TypeError, OverflowError) as error:
-            self.state.assign(before)
-            raise ValueError(f"this state does not fit the machine: {error}") from error
+        busy = [name for name in ("mms", "files", "vm_areas") if self.state.get(name).size and self.state.pools["live"][POOLS[name]]]
+        if busy:
+            raise ValueError(f"a machine with {', '.join(busy)} in use cannot take over another allocator's state")
+        # into a copy: whatever goes wrong, Ctrl-C too, and whatever other threads do, no one meets a half loaded machine
+        state = self.state.copy()
+        allocstate.load_checked(state, alloc)
+        self.state.assign(state)
 
     def validate(self) -> dict[str, Any]:
         """Recount everything from scratch; ValidationError names the first thing that is wrong. Returns what was counted, in pages."""
-        return check.validate(self.state)
+        return recount.validate(self.state)
 
     def snapshot(self) -> Machine:
         """A copy of the machine to come back to with restore() (the same as fork())."""
@@ -452,8 +473,11 @@ class Machine:
         """Become what `saved` is; it must have this machine's shape."""
         if not isinstance(saved, Machine):
             raise TypeError(f"restore() takes a Machine, not {type(saved).__name__}")
+        if (self.arch, self.kernel) != (saved.arch, saved.kernel):
+            raise ValueError(f"this machine is {self.arch} {self.kernel}, the saved one {saved.arch} {saved.kernel}")
         self.state.assign(saved.state)
-        self.stored_sysctl = dict(saved.stored_sysctl)
+        self.config, self.stored_sysctl = dict(saved.config), dict(saved.stored_sysctl)
+        self.inferred = list(saved.inferred)
 
     def fork(self) -> Machine:
         """An independent machine in the same state."""
@@ -462,9 +486,16 @@ class Machine:
         other._task, other.inferred = self._task, list(self.inferred)
         return other
 
+    def __copy__(self) -> Machine:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Machine:
+        return self.fork()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the machine to a file; memory that was never touched takes no space."""
-        snapshot.write(path, self.state, self.config, {"stored_sysctl": self.stored_sysctl, "inferred": self.inferred})
+        # a copy: other threads may run the machine meanwhile
+        snapshot.write(path, self.state.copy(), self.config, {"stored_sysctl": self.stored_sysctl, "inferred": self.inferred})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Machine:
@@ -472,11 +503,14 @@ class Machine:
         state, config, extra = snapshot.read(path)
         self = cls.__new__(cls)
         try:
-            stored = {str(k): int(v) for k, v in extra.get("stored_sysctl", {}).items()}
+            stored = {str(k): as_int(v, str(k)) for k, v in extra.get("stored_sysctl", {}).items()}
+            for name, value in stored.items():
+                if not STORED[name][1] <= value <= STORED[name][2]:
+                    raise ValueError(f"sysctl {name} is {value}; it must lie in {STORED[name][1]}..{STORED[name][2]}")
             if config["arch"] not in boot.ZONE_NAMES or len(boot.ZONE_NAMES[config["arch"]]) != int(state.globals["nr_zone_types"][0]):
                 raise ValueError(f"architecture {config['arch']!r} does not fit the zones")
-            if config["kernel"] not in ("6.12", "6.1"):
-                raise ValueError(f"unknown kernel {config['kernel']!r}")
+            if config["kernel"] not in KERNELS or KERNELS.index(config["kernel"]) != int(state.globals["kernel"][0]):
+                raise ValueError(f"kernel {config['kernel']!r} is unknown, or not the one whose rules the state follows")
             self._adopt(state, config, stored)
             self.inferred = [str(line) for line in extra.get("inferred", [])]
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -484,11 +518,17 @@ class Machine:
         return self
 
     def _canonical(self) -> State:
-        """This machine's state with untouched blocks written out: equal machines have equal bytes."""
-        if not self.state.zones["lazy_left"].any() and not len(np.flatnonzero(self.state.lazy["end"])):
+        """This machine's state with untouched blocks written out and without hints: equal machines have equal bytes."""
+        lazy = self.state.zones["lazy_left"].any() or len(np.flatnonzero(self.state.lazy["end"]))
+        emptied = (self.state.pools["live"] == 0) & (self.state.pools["used"] != 0)
+        cached = self.state.get("mms")["vma_cache"].any()
+        if not lazy and not cached and not emptied.any():
             return self.state
         state = self.state.copy()
-        boot.materialize(state)
+        if lazy:
+            boot.materialize(state)
+        state.get("mms")["vma_cache"] = 0
+        state.forget_pools(np.flatnonzero(emptied).tolist())
         return state
 
     def __eq__(self, other: object) -> bool:
@@ -519,8 +559,10 @@ class Machine:
             return out
         x, y = self._canonical(), other._canonical()
         for name in x.differing(y):
-            p, q = getattr(x, name), getattr(y, name)
-            if p.dtype.names:
+            p, q = x.get(name), y.get(name)
+            if p.shape != q.shape:
+                out.append(f"{name}: {len(p)} and {len(q)} records")
+            elif p.dtype.names:
                 fields = [f for f in p.dtype.names if not np.array_equal(p[f], q[f])]
                 at = int(np.flatnonzero(p != q)[0])
                 out.append(f"{name}: record {at} first, fields {', '.join(fields)}: {p[at]} and {q[at]}")
@@ -544,6 +586,134 @@ class Machine:
         )
         head = "".join(f"<th>{h}</th>" for h in ("node", "zone", "managed", "free", "min", "low", "high"))
         return f"<table><caption>{self.arch}, kernel {self.kernel}, pages of 4 KiB</caption><tr>{head}</tr>{rows}</table>"
+
+    # ------------------------------------------------------------ processes, files, huge pages
+
+    def spawn(self, name: str = "a.out", *, cpu: int = 0, exec: bool = False, privileged: bool = False) -> Process:
+        """A new process on `cpu` with an empty address space; exec=True: with an image, heap, stack and vdso, as after execve.
+
+        privileged: with root's capabilities, which lift limits on locked memory, low addresses and the last of committed memory.
+        """
+        from mmpy import process
+
+        return process.spawn(self, name, cpu, exec, privileged)
+
+    @property
+    def processes(self) -> list[Process]:
+        """The processes that live, by pid."""
+        from mmpy import process
+
+        return process.processes(self)
+
+    def process(self, pid: int) -> Process:
+        """The process with this pid; ProcessError if there is none."""
+        from mmpy import process
+
+        return process.process(self, pid)
+
+    def open(self, name: str, size: str | int | None = None, *, kind: str = "disk") -> FileObject:
+        """The file of this name, made with `size` ("64M", or bytes) if there is none. kind: "disk", "ram" (no device) or "shmem"."""
+        from mmpy.files import open_file
+
+        return open_file(self, name, size, kind)
+
+    @property
+    def committed_as(self) -> int:
+        """Pages promised to programs (vm_committed_as)."""
+        return int(self.state.vm_globals["committed"][0])
+
+    @property
+    def commit(self) -> dict[str, int]:
+        """What the commit limit is made of, beside RAM and swap: ratio, kbytes, hugetlb_pages."""
+        g = self.state.vm_globals[0]
+        ratio, kbytes = int(g["overcommit_ratio"]), int(g["overcommit_kbytes"])
+        return {"ratio": ratio, "kbytes": kbytes, "hugetlb_pages": int(g["hugetlb_pages"])}
+
+    @property
+    def hugetlb_pool(self) -> tuple[int, int, int, int]:
+        """Huge pages of the hugetlb pool: in all, free, reserved, surplus (the order of sys/hugetlb's figures)."""
+        total, free, reserved, surplus = (int(n) for n in self.state.vm_globals["hugetlb"][0][:4])
+        return total, free, reserved, surplus
+
+    @property
+    def total_swap_pages(self) -> int:
+        return self._global("total_swap_pages")
+
+    @property
+    def commit_limit(self) -> int:
+        """Pages that programs may commit under vm.overcommit_memory = 2."""
+        from mmpy.proc.meminfo import commit_limit
+
+        return commit_limit(self.totalram_pages, self.total_swap_pages, **self.commit)
+
+    # ------------------------------------------------------------ the kernel's own mappings
+
+    @cached_property
+    def linear_map(self) -> km.LinearMap:
+        """The direct map and its conversions: pa, va, virt_to_page, page_to_pfn, page_address; numbers or arrays."""
+        from mmpy import kernel_mappings as km
+
+        return km.LinearMap(self)
+
+    def vmalloc(
+        self, size: str | int, *, huge: bool = False, node: int | None = None, gfp: int = GFP_KERNEL, cpu: int = 0, caller: str = ""
+    ) -> km.VmallocArea:
+        """`size` bytes that are contiguous in the kernel's addresses only (vmalloc); huge=True: of 2 MiB pages if it is that large."""
+        from mmpy import kernel_mappings as km
+
+        return km.vmalloc(self, size, huge=huge, node=node, gfp=gfp, cpu=cpu, caller=caller)
+
+    def vrealloc(self, address: int, size: str | int, *, gfp: int = GFP_KERNEL, cpu: int = 0, caller: str = "") -> km.VmallocArea | None:
+        """A vmalloc area with another size, in place where its pages suffice; None for size 0, which frees it."""
+        from mmpy import kernel_mappings as km
+
+        return km.vrealloc(self, address, size, gfp=gfp, cpu=cpu, caller=caller)
+
+    def vfree(self, address: int, *, cpu: int = 0) -> None:
+        """Give a vmalloc area back; its addresses are reused only after a purge."""
+        from mmpy import kernel_mappings as km
+
+        km.vfree(self, address, cpu=cpu)
+
+    def vmap(self, pfns: np.ndarray, *, cpu: int = 0, caller: str = "") -> km.VmallocArea:
+        """Map page frames, in this order, to contiguous kernel addresses."""
+        from mmpy import kernel_mappings as km
+
+        return km.vmap(self, pfns, cpu=cpu, caller=caller)
+
+    def kmap(self, pfn: int) -> int:
+        """An address for a page frame: the direct map's, or a slot of the window for high memory (i386)."""
+        from mmpy import kernel_mappings as km
+
+        return km.kmap(self, pfn)
+
+    def kunmap(self, pfn: int) -> None:
+        from mmpy import kernel_mappings as km
+
+        km.kunmap(self, pfn)
+
+    def kmap_local(self, pfn: int, *, cpu: int = 0) -> int:
+        """A short mapping of one CPU; given back in the reverse order by kunmap_local."""
+        from mmpy import kernel_mappings as km
+
+        return km.kmap_local(self, pfn, cpu=cpu)
+
+    def kunmap_local(self, address: int, *, cpu: int = 0) -> None:
+        from mmpy import kernel_mappings as km
+
+        km.kunmap_local(self, address, cpu=cpu)
+
+    @property
+    def tlb(self) -> TlbView:
+        """What the TLBs caught, by CPU, and flush(); a machine with tlb="off" has none."""
+        return TlbView(self)
+
+    @property
+    def thp(self) -> ThpView:
+        """Transparent huge pages: the settings of /sys/kernel/mm/transparent_hugepage, machine.thp["defrag"] = "always"."""
+        from mmpy.thp import ThpView
+
+        return ThpView(self)
 
 
 __all__ = ["Machine", "MemoryMap"]

@@ -381,8 +381,8 @@ class VmstatView(Mapping[str, int]):
             return max(int(zones["vm_stat"][:, vmstat_names.ZONE_STAT_ITEMS.index(name)].sum()), 0)
         if name in vmstat_names.NUMA_STAT_ITEMS:
             return int(zones["numa_event"][:, vmstat_names.NUMA_STAT_ITEMS.index(name)].sum())
-        # 6.1 counts pgdemote_* as events; no room moves them yet, so either reading is zero
-        if name in vmstat_names.NODE_STAT_ITEMS:
+        # 6.1 counts pgdemote_* as events, 6.12 by node
+        if name in vmstat_names.node_stat_names(m.arch, m.kernel):
             total = max(int(state.nodes["vm_stat"][:, vmstat_names.NODE_STAT_ITEMS.index(name)].sum()), 0)
             return total // vmstat_names.HPAGE_PMD_NR if name in vmstat_names.THP_NODE_ITEMS else total
         if name == "nr_dirty_threshold":
@@ -398,7 +398,9 @@ class VmstatView(Mapping[str, int]):
         if field:
             zid = [{"HighMem": "high"}.get(z, z.lower()) for z in m.zone_names].index(suffix)
             return int(zones[field][zones["zid"] == zid].sum())
-        return 0
+        if name in vmstat_names.EVENT_ITEMS:
+            return int(state.vm_globals["events"][0][vmstat_names.EVENT_ITEMS.index(name)])
+        return 0  # nr_memmap_pages: the memory map of hot-added memory
 
     def __repr__(self) -> str:
         moved = {n: v for n in self._names if (v := self._value(n))}

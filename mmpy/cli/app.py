@@ -13,6 +13,7 @@ from mmcore import __version__
 from mmpy.cli.boot import boot
 from mmpy.cli.compare import compare
 from mmpy.cli.replay import replay
+from mmpy.cli.run import run
 
 INTERRUPTED = 130
 
@@ -32,9 +33,10 @@ class Mmpy(click.Group):
 @click.group(cls=Mmpy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mmpy")
 def cli() -> None:
-    """A simulated Linux memory manager: boot a machine, replay a recorded trace on it, compare it with real kernels."""
+    """A simulated Linux memory manager: boot a machine, run accesses or a recorded trace on it, compare it with real kernels."""
 
 
 cli.add_command(boot)
 cli.add_command(replay)
+cli.add_command(run)
 cli.add_command(compare)

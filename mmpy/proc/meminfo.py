@@ -2,18 +2,19 @@
 
 Models: meminfo_proc_show() (fs/proc/meminfo.c) and si_mem_available() (mm/show_mem.c), v6.12 and v6.1; without CMA.
 Simplifies: buffers are part of Cached, as no block devices are modelled. Omits: what no room models yet
-(swap, vmalloc, per-CPU areas, committed memory, the direct map): 0 unless the caller gives it.
+(per-CPU areas, the direct map): 0 unless the caller gives it.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
+from mmpy.kernel_mappings import vmalloc_total_kib, vmalloc_used_kib
 from mmpy.proc.lines import Lines
 from mmpy.proc.protocol import MachineLike, ZoneLike
 
 PAGE_KIB = 4
 HPAGE_KIB = 2048
-# Size of the vmalloc area, a constant of the build.
+# Size of the vmalloc area where no machine of ours tells: a constant of 64-bit builds.
 VMALLOC_TOTAL_KIB = {"x86_64": 34359738367, "i386": 122880}
 
 _COUNTS = frozenset({"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"})
@@ -61,6 +62,12 @@ def mem_available(free: int, totalreserve: int, file_lru: int, reclaimable: int,
     return max(0, available)
 
 
+def commit_limit(totalram: int, swap: int = 0, *, ratio: int = 50, kbytes: int = 0, hugetlb_pages: int = 0) -> int:
+    """Pages that vm.overcommit_memory = 2 lets programs commit (vm_commit_limit()): by vm.overcommit_kbytes, if set, or by ratio."""
+    part = kbytes // PAGE_KIB if kbytes else (totalram - hugetlb_pages) * ratio // 100
+    return part + swap
+
+
 def _highmem(zones: Iterable[ZoneLike], arch: str) -> list[ZoneLike]:
     # ZONE_MOVABLE is taken from the highest zone, so on a machine with HighMem it is high memory too.
     populated = [zone for zone in zones if zone.present]
@@ -76,6 +83,7 @@ def meminfo_values(machine: MachineLike, rest: Mapping[str, int] | None = None) 
     stat, zones = machine.vmstat, list(machine.zones)
     kib = {name: value * PAGE_KIB for name, value in stat.items()}
     given = dict(rest or {})
+    state = getattr(machine, "state", None)
 
     file_lru = stat["nr_active_file"] + stat["nr_inactive_file"]
     reclaimable = stat["nr_slab_reclaimable"] + stat["nr_kernel_misc_reclaimable"]
@@ -87,7 +95,9 @@ def meminfo_values(machine: MachineLike, rest: Mapping[str, int] | None = None) 
         sum(zone.low for zone in zones),
     )
     total = sum(zone.managed for zone in zones)
-    swap_total, buffers = given.get("SwapTotal", 0), given.get("Buffers", 0)
+    swap_total, buffers = given.get("SwapTotal", getattr(machine, "total_swap_pages", 0) * PAGE_KIB), given.get("Buffers", 0)
+    commit: Mapping[str, int] = getattr(machine, "commit", {})
+    hugetlb, pool = commit.get("hugetlb_pages", 0), getattr(machine, "hugetlb_pool", (0, 0, 0, 0))
     values = {
         "MemTotal": total * PAGE_KIB,
         "MemFree": kib["nr_free_pages"],
@@ -134,11 +144,10 @@ def meminfo_values(machine: MachineLike, rest: Mapping[str, int] | None = None) 
         "NFS_Unstable": 0,
         "Bounce": kib["nr_bounce"],
         "WritebackTmp": kib["nr_writeback_temp"],
-        # vm.overcommit_ratio is 50; half pages are lost
-        "CommitLimit": total * 50 // 100 * PAGE_KIB + swap_total,
-        "Committed_AS": 0,
-        "VmallocTotal": VMALLOC_TOTAL_KIB[machine.arch],
-        "VmallocUsed": 0,
+        "CommitLimit": commit_limit(total, swap_total // PAGE_KIB, **commit) * PAGE_KIB,
+        "Committed_AS": max(0, getattr(machine, "committed_as", 0)) * PAGE_KIB,
+        "VmallocTotal": VMALLOC_TOTAL_KIB[machine.arch] if state is None else vmalloc_total_kib(state),
+        "VmallocUsed": 0 if state is None else vmalloc_used_kib(state),
         "VmallocChunk": 0,
         "Percpu": 0,
         "HardwareCorrupted": 0,
@@ -151,12 +160,12 @@ def meminfo_values(machine: MachineLike, rest: Mapping[str, int] | None = None) 
     if machine.kernel == "6.12" and machine.arch == "x86_64":
         values["Unaccepted"] = kib["nr_unaccepted"]
     values |= {
-        "HugePages_Total": 0,
-        "HugePages_Free": 0,
-        "HugePages_Rsvd": 0,
-        "HugePages_Surp": 0,
+        "HugePages_Total": pool[0],
+        "HugePages_Free": pool[1],
+        "HugePages_Rsvd": pool[2],
+        "HugePages_Surp": pool[3],
         "Hugepagesize": HPAGE_KIB,
-        "Hugetlb": 0,
+        "Hugetlb": hugetlb * PAGE_KIB,
         "DirectMap4k": 0,
         "DirectMap2M": 0,
     }
