@@ -100,6 +100,7 @@ def test_boot_from_a_dump(tmp_path):
         (["4G", "--kernelcore", "-1"], "-1"),
         (["4G", "--arch", "arm"], "arm"),
         (["--from-proc", "/no/such/file"], "/no/such/file"),
+        (["--from-proc", "/dev/zero"], "bytes"),
     ],
 )
 def test_boot_refuses_what_cannot_be(args, told):

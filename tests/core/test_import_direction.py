@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[2]
 # Lowest first; a module imports from its own layer or from one before it.
 ROOMS = ["base", "phys", "vm", "reclaim", "alloc", "sys", "run"]
 LAYERS = [
-    {"flags", "config", "errors"},
-    {"allocstate", "snapshot", "sysctl", "views"},
+    {"flags", "config", "errors", "vmflags"},
+    {"accesses", "allocstate", "kernel_mappings", "snapshot", "sysctl", "syscalls", "thp", "tlb", "views", "vmviews"},
     {"machine", "process", "files", "memcg", "slab"},
     {"proc", "validate"},
     {"traces", "workloads"},
-    {"results", "plot", "report", "sweep", "fidelity"},
+    {"experiment", "results", "plot", "report", "sweep", "fidelity"},
     {"cli", "__main__"},
 ]
 # Packages that come with Cython, beside the standard library and numpy.
