@@ -3,7 +3,7 @@
 Compiled by bench/build.py against the installed mmcore, as a user's own Cython code would be. A loop takes a State and a count and
 returns what the row needs to check; timing is the caller's. Yardsticks work on the same record type (Page) as the core.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mmcore.base.records cimport Mm, Page, Pcp, Zone
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport ctz, free_one_page
 from mmcore.phys.migratetype cimport RMQUEUE_NORMAL, rmqueue_any, rmqueue_bulk
+from mmcore.vm.pgtable cimport walk_many
 
 cnp.import_array()
 
@@ -303,3 +304,26 @@ def empty_alloc(State s not None, gfp, order=0, cpu=0, nid=-1, unsigned task=0):
 
 def empty_free(State s not None, pfn, order=0, cpu=0):
     """What mmcore.alloc.page_free.free_pages is called as, without what it does."""
+
+
+# ---------------------------------------------------------------- walks
+
+def walk_bulk(State s not None, unsigned handle, cnp.ndarray vpns not None, cnp.ndarray entries not None, cnp.ndarray levels not None):
+    """walk_many() over an array of page numbers (uint64); entries and levels receive what it finds."""
+    cdef const uint64_t* v = <const uint64_t*>cnp.PyArray_DATA(vpns)
+    cdef uint64_t* e = <uint64_t*>cnp.PyArray_DATA(entries)
+    cdef uint8_t* lv = <uint8_t*>cnp.PyArray_DATA(levels)
+    cdef int64_t n = cnp.PyArray_SIZE(vpns)
+    with nogil:
+        walk_many(&s.c, s.c.vm.mms[handle - 1].root - 1, v, n, e, lv)
+
+
+def random_loads(cnp.ndarray words not None, cnp.ndarray at not None, cnp.ndarray out not None):
+    """out[i] = words[at[i]], with nothing else: independent loads that the processor overlaps as it can."""
+    cdef const uint64_t* w = <const uint64_t*>cnp.PyArray_DATA(words)
+    cdef const uint64_t* a = <const uint64_t*>cnp.PyArray_DATA(at)
+    cdef uint64_t* o = <uint64_t*>cnp.PyArray_DATA(out)
+    cdef int64_t i, n = cnp.PyArray_SIZE(at)
+    with nogil:
+        for i in range(n):
+            o[i] = w[a[i]]

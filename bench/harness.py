@@ -185,12 +185,13 @@ def rows(*names: str) -> Callable[[Measurement], Measurement]:
 
 def load_all() -> None:
     """Import every file of rows, once."""
-    from bench import rows_alloc, rows_calls, rows_memory, rows_run
+    from bench import rows_alloc, rows_calls, rows_memory, rows_run, rows_vm
 
     assert rows_memory
     assert rows_alloc
     assert rows_calls
     assert rows_run
+    assert rows_vm
 
 
 def run(settings: Settings, only: str = "*") -> Iterator[Row]:
