@@ -216,6 +216,7 @@ cdef int do_file_fault(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, uint
     cdef uint64_t* pte
     cdef int64_t copy = -1
     cdef int rc
+    cdef bint made = not pte_is_table(pmd[0])
     if write and not v.flags & VM_SHARED:
         if anon_vma_prepare(mm, vma):
             return OOM
@@ -238,7 +239,7 @@ cdef int do_file_fault(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, uint
     if rc < 0:
         if copy >= 0:
             free_pages_order(mm, <uint32_t>copy, 0, cpu)
-        if slot and mm.vm.table_info[slot - 1].nr_used == 0:
+        if made and slot and mm.vm.table_info[slot - 1].nr_used == 0:
             # a table that was made for this fault alone was never installed
             set_entry(mm, pmd, 0)
             table_free(mm, slot - 1, cpu)

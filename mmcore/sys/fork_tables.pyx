@@ -13,7 +13,7 @@ from mmcore.phys.buddy cimport prefetch
 from mmcore.sys.tables cimport entry_alloc, table_new
 from mmcore.sys.thp cimport copy_huge, folio_head, large_rmap_share
 from mmcore.vm.pgtable cimport (
-    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_RW, PTE_SPECIAL, link_table, mm_at, pte_frame, pte_is_table, pte_mapped, table_at, walk_level,
+    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_RW, PTE_SPECIAL, link_table, mm_at, pte_frame, pte_is_table, pte_mapped, table_at, walk_entry, walk_level,
 )
 from mmcore.vm.rmap cimport (
     PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_swapbacked, anon_rmap_share, file_rmap_add, page_is_file,
@@ -68,20 +68,25 @@ cdef int copy_tables(Mm* mm, uint32_t dst_as, uint32_t dst_vma, uint32_t src_as,
     cdef uint64_t vpn = v.start >> 12, end = v.end >> 12, next_
     cdef uint64_t* src
     cdef uint64_t* dst
+    cdef unsigned level
     cdef int rc
     if v.flags & VM_HUGETLB or v.anon_vma == 0:
         return 0
     while vpn < end:
-        next_ = (vpn | mm.vm.mask) + 1
+        # the child gets a table wherever the parent has one in this VMA, empty or not
+        src = walk_entry(mm, root, vpn, &level)
+        if level == 0:
+            src = walk_level(mm, root, vpn, 1)
+            level = 1
+        next_ = (vpn | ((<uint64_t>1 << (level * mm.vm.bits)) - 1)) + 1
         if next_ > end:
             next_ = end
-        src = walk_level(mm, root, vpn, 1)
-        if src == NULL or src[0] == 0:
-            vpn = next_
-            continue
-        dst = entry_alloc(mm, dst_as, vpn, 1, cpu, &rc)
+        dst = entry_alloc(mm, dst_as, vpn, level, cpu, &rc)
         if dst == NULL:
             return -E_NOMEM
+        if src[0] == 0:
+            vpn = next_
+            continue
         if src[0] & PTE_PSE:
             rc = copy_huge(mm, dst_as, src_as, v, dst, src, vpn, cpu)
             if rc < 0:
@@ -89,13 +94,12 @@ cdef int copy_tables(Mm* mm, uint32_t dst_as, uint32_t dst_vma, uint32_t src_as,
             if rc == 0:
                 vpn = next_
                 continue
-        if mm.vm.table_info[pte_frame(src[0])].nr_used:
-            slot = table_new(mm, dst_as, cpu) if not pte_is_table(dst[0]) else <uint32_t>pte_frame(dst[0]) + 1
-            if slot == 0:
-                return -E_NOMEM
-            if not pte_is_table(dst[0]):
-                link_table(mm, dst, slot - 1, vpn, dst_as, 0)
-            copy_ptes(mm, d, v, table_at(mm, slot - 1) + (vpn & mm.vm.mask), table_at(mm, <uint32_t>pte_frame(src[0])) + (vpn & mm.vm.mask),
-                      vpn, next_ - vpn, slot - 1)
+        slot = table_new(mm, dst_as, cpu) if not pte_is_table(dst[0]) else <uint32_t>pte_frame(dst[0]) + 1
+        if slot == 0:
+            return -E_NOMEM
+        if not pte_is_table(dst[0]):
+            link_table(mm, dst, slot - 1, vpn, dst_as, 0)
+        copy_ptes(mm, d, v, table_at(mm, slot - 1) + (vpn & mm.vm.mask), table_at(mm, <uint32_t>pte_frame(src[0])) + (vpn & mm.vm.mask),
+                  vpn, next_ - vpn, slot - 1)
         vpn = next_
     return 0

@@ -21,7 +21,7 @@ from mmcore.vm.vma cimport VM_SHARED, VM_WRITE
 
 # What of an entry does not follow from the mapping's rights (_PAGE_CHG_MASK).
 cdef inline uint64_t modify(uint64_t e, uint64_t prot) noexcept nogil:
-    return (e & (PTE_FRAME_MASK | PTE_SPECIAL | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_PSE)) | prot
+    return (e & (PTE_FRAME_MASK | PTE_SPECIAL | PTE_ACCESSED | PTE_DIRTY | PTE_SOFT_DIRTY | PTE_PSE)) | (prot & ~PTE_ACCESSED)
 
 
 cdef inline bint may_write(Mm* mm, Vma* v, uint64_t e) noexcept nogil:

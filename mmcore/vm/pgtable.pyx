@@ -148,7 +148,7 @@ cdef int64_t copy_entries(Mm* mm, uint32_t root, uint64_t vpn, int64_t n, uint64
         e = at[0]
         while vpn < next_:
             out[0] = 0
-            if e & PTE_PRESENT:
+            if pte_mapped(e):
                 out[0] = e + ((vpn & ((<uint64_t>1 << (level * mm.vm.bits)) - 1)) << 12)
                 used += 1
             out += 1
