@@ -22,7 +22,7 @@ from mmcore.sys.gather cimport Gather, gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_fault
 from mmcore.sys.stack cimport expand_stack
 from mmcore.sys.tables cimport entry_alloc, table_free, table_new
-from mmcore.sys.thp cimport THP_FALLBACK, folio_head, large_rmap_remove, mthp_fault, thp_fault, thp_wp_fault
+from mmcore.sys.thp cimport THP_FALLBACK, folio_head, large_partial, large_rmap_remove, mthp_fault, thp_fault, thp_wp_fault
 from mmcore.vm.anon_vma cimport anon_vma_prepare
 from mmcore.vm.pgtable cimport (
     PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_PSE, PTE_RW, PTE_SPECIAL, entry_index, link_table, mm_at, pte_frame, pte_is_table, pte_mapped,
@@ -85,10 +85,13 @@ cdef int do_anonymous_page(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, 
 cdef void drop_anon(Mm* mm, uint32_t pfn, Gather* g) noexcept nogil:
     # One small mapping of an anonymous page goes.
     cdef uint32_t head
+    cdef bint lost = False
     if not page_at(mm, pfn).flags & PG_allocated or page_at(mm, pfn).flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
         head = folio_head(mm, pfn)
-        if large_rmap_remove(mm, head, pfn):
+        if large_rmap_remove(mm, head, pfn, &lost):
             gather_page(mm, g, head)
+        elif lost:
+            large_partial(mm, head)
     elif anon_rmap_remove(mm, pfn):
         node_stat(mm, pfn)[NS_NR_ANON_PAGES] -= 1
         gather_page(mm, g, pfn)

@@ -23,7 +23,7 @@ from mmcore.sys.flush cimport flush_range
 from mmcore.sys.gather cimport Gather, gather_flush, gather_init, gather_page
 from mmcore.sys.tables cimport deposit_table
 from mmcore.sys.thp cimport (
-    count_anon, folio_head, folio_likely_shared, large_rmap_remove, queue_deferred, split_huge_pmd, unqueue_deferred,
+    count_anon, folio_head, folio_likely_shared, large_partial, large_rmap_remove, queue_deferred, split_huge_pmd, unqueue_deferred,
     vma_allows_huge,
 )
 from mmcore.vm.pgtable cimport (
@@ -94,6 +94,7 @@ cdef int collapse_block(Mm* mm, uint32_t as_, uint64_t address, bint advised, un
     cdef int none, rc, i
     cdef int64_t got
     cdef Gather g
+    cdef bint lost
     if vma == 0:
         return SCAN_VMA
     v = &mm.vm.vmas[vma - 1]
@@ -129,8 +130,11 @@ cdef int collapse_block(Mm* mm, uint32_t as_, uint64_t address, bint advised, un
         if v.flags & VM_LOCKED:
             munlock_folio(mm, head, cpu)
         if head != pfn or page_at(mm, head).flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
-            if large_rmap_remove(mm, head, pfn):
+            lost = False
+            if large_rmap_remove(mm, head, pfn, &lost):
                 gather_page(mm, &g, head)
+            elif lost:
+                large_partial(mm, head)
         elif anon_rmap_remove(mm, pfn):
             node_stat(mm, pfn)[NS_NR_ANON_PAGES] -= 1
             gather_page(mm, &g, pfn)

@@ -21,8 +21,10 @@ cdef void split_huge_pmd(Mm* mm, uint32_t as_, uint64_t* e, uint64_t vpn, unsign
 cdef void split_huge_at(Mm* mm, uint32_t as_, uint64_t address, unsigned cpu) noexcept nogil
 # fork: 0, -E_NOMEM, or 1: the parent's entry was split, copy its small pages.
 cdef int copy_huge(Mm* mm, uint32_t dst_as, uint32_t src_as, Vma* src_vma, uint64_t* dst, uint64_t* src, uint64_t vpn, unsigned cpu) noexcept nogil
-# One small entry that maps a part of a large folio goes: whether the folio has no mapping left.
-cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn) noexcept nogil
+# One small entry that maps a part of a large folio goes: whether the folio has no mapping left. lost[0] is set when the page has none; the
+# caller then says large_partial() for the folio, once for a row of neighbouring entries.
+cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn, bint* lost) noexcept nogil
+cdef void large_partial(Mm* mm, uint32_t head) noexcept nogil
 # A further small mapping of a part of a large folio (fork).
 cdef void large_rmap_share(Mm* mm, uint32_t head, uint32_t pfn, uint32_t anon_vma, uint64_t index) noexcept nogil
 # The folio has no mapping left: its tails' records are cleared, it leaves the queue of folios to be split.

@@ -165,7 +165,7 @@ cdef void folio_gone(Mm* mm, uint32_t head) noexcept nogil:
         page_at(mm, head + i).flags = 0
 
 
-cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn) noexcept nogil:
+cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn, bint* lost) noexcept nogil:
     cdef uint32_t* small = small_count(mm, head, pfn)
     cdef PageMeta* m = meta_at(mm, head)
     m.mapcount -= 1
@@ -173,12 +173,15 @@ cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn) noexcept nogil:
     if small[0] == 0 and entire_count(mm, head)[0] == 0:
         node_stat(mm, head)[NS_NR_ANON_PAGES] -= 1
         pages_mapped(mm, head)[0] -= 1
-        if pages_mapped(mm, head)[0]:
-            queue_deferred(mm, head, True)
+        lost[0] = True
     if m.mapcount:
         return False
     folio_gone(mm, head)
     return True
+
+
+cdef void large_partial(Mm* mm, uint32_t head) noexcept nogil:
+    queue_deferred(mm, head, True)
 
 
 cdef void large_rmap_share(Mm* mm, uint32_t head, uint32_t pfn, uint32_t anon_vma, uint64_t index) noexcept nogil:

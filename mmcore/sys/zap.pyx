@@ -14,7 +14,7 @@ from mmcore.reclaim.lru cimport lru_add_drain
 from mmcore.reclaim.mlock cimport munlock_folio
 from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_zap
-from mmcore.sys.thp cimport folio_head, large_rmap_remove, split_huge_pmd, zap_huge
+from mmcore.sys.thp cimport folio_head, large_partial, large_rmap_remove, split_huge_pmd, zap_huge
 from mmcore.vm.pgtable cimport (
     PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at,
 )
@@ -28,10 +28,30 @@ cdef enum:
     AHEAD = 16
 
 
-cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t pfn, Gather* g) noexcept nogil:
+cdef struct LargeRow:               # neighbouring entries that map neighbouring pages of one large folio
+    uint32_t head                   # its head + 1; 0: no row
+    uint32_t next                   # the page that would go on with it
+    bint lost                       # some page of it has no mapping left
+
+
+cdef void end_row(Mm* mm, LargeRow* row) noexcept nogil:
+    # Whether the folio is mapped in part now is asked once for the row.
+    if row.head and row.lost:
+        large_partial(mm, row.head - 1)
+    row.head = 0
+    row.lost = False
+
+
+cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
     cdef uint32_t head = folio_head(mm, pfn)
+    if row.head and (row.head != head + 1 or row.next != pfn):
+        end_row(mm, row)
+    row.head = head + 1
+    row.next = pfn + 1
     m.rss[MM_ANONPAGES] -= 1
-    if large_rmap_remove(mm, head, pfn):
+    if large_rmap_remove(mm, head, pfn, &row.lost):
+        row.head = 0
+        row.lost = False
         gather_page(mm, g, head)
 
 
@@ -59,9 +79,14 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
     cdef int64_t anon = 0
     cdef int64_t* stat = NULL
     cdef int64_t* mine
+    cdef LargeRow row
+    row.head = 0
+    row.lost = False
     for i in range(first, end):
         v = e[i]
         if v == 0:
+            if row.head:
+                end_row(mm, &row)
             continue
         if i + AHEAD < end:
             pfn = <uint32_t>pte_frame(e[i + AHEAD])
@@ -82,7 +107,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
             zap_file_page(mm, m, pfn, v)
             continue
         if not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
-            zap_large_part(mm, m, pfn, g)
+            zap_large_part(mm, m, pfn, &row, g)
             continue
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):
@@ -94,6 +119,8 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
                 anon = 0
             anon += 1
             gather_page(mm, g, pfn)
+    if row.head:
+        end_row(mm, &row)
     if stat != NULL:
         stat[NS_NR_ANON_PAGES] -= anon
     mm.vm.table_info[slot].nr_used -= <unsigned short>used

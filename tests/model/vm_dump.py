@@ -8,7 +8,8 @@ from tests.model.vm_core import SOFTDIRTY, CoreMachine, CoreProcess
 
 PRESENT, RW, ACCESSED, DIRTY, PSE, PROTNONE, SPECIAL = 1, 2, 32, 64, 128, 256, 512
 PG_ANON, PG_FILE, PG_SWAPBACKED, PG_ALLOCATED, ORDER_SHIFT = 1 << 17, 1 << 23, 1 << 13, 1 << 27, 28
-EVENTS = ("pgfault", "pgreuse", "pgmajfault", "thp_fault_alloc", "thp_fault_fallback", "thp_split_pmd", "thp_zero_page_alloc")
+EVENTS = ("pgfault", "pgreuse", "pgmajfault", "thp_fault_alloc", "thp_fault_fallback", "thp_split_pmd", "thp_zero_page_alloc",
+          "thp_deferred_split_page")  # fmt: skip
 
 
 def entries(process: CoreProcess) -> list[tuple[int, int]]:
