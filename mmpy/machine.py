@@ -22,7 +22,6 @@ from mmcore.phys.memmap import MemoryMap, as_int
 from mmcore.phys.zones import BootPlan, plan_zones
 from mmcore.run import engine
 from mmcore.run.engine import Stop
-from mmcore.sys import recount
 from mmpy import allocstate, snapshot
 from mmpy.allocstate import present_from_state
 from mmpy.config import KERNELS, MAX_CPUS, THP, MachineConfig
@@ -463,6 +462,8 @@ class Machine:
 
     def validate(self) -> dict[str, Any]:
         """Recount everything from scratch; ValidationError names the first thing that is wrong. Returns what was counted, in pages."""
+        from mmcore.sys import recount
+
         return recount.validate(self.state)
 
     def snapshot(self) -> Machine:

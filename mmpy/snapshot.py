@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mmcore.base.state import ARRAYS, POOLS, State, aligned_zeros, pool_dtype
-from mmcore.sys import recount
 from mmcore.vm.tlb import TlbModel
 
 FORMAT = "mmpy-machine"
@@ -85,6 +84,8 @@ def read(path: str | os.PathLike[str]) -> tuple[State, dict[str, Any], dict[str,
             raise SnapshotFormatError(f"{path}: its names are no list of texts")
         state.names[:] = header["names"]
         _read_tlb(path, state, header["arrays"], members)
+        from mmcore.sys import recount  # when a file is read: it loads every room
+
         recount.validate(state)
         config, extra = header["config"], header["extra"]
         if not isinstance(config, dict) or not isinstance(extra, dict):
