@@ -43,7 +43,7 @@ cdef class State:
     cdef readonly cnp.ndarray distances
     cdef readonly cnp.ndarray pools         # PoolInfo of every pool
     cdef readonly cnp.ndarray cpus
-    cdef readonly cnp.ndarray lruvecs
+    cdef readonly cnp.ndarray memcg_of
     cdef readonly cnp.ndarray vm_globals
     cdef readonly dict pool_arrays          # every pool's whole array by name
     cdef readonly dict extras               # what else a machine has, by name: see State.attach()

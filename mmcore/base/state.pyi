@@ -7,7 +7,7 @@ POOLS: dict[str, int]
 
 def pool_dtype(name: str, bits: int) -> np.dtype: ...
 def pool_capacity(name: str, nr_pages: int) -> int: ...
-def heads_of(nr_zones: int, nr_cpus: int, nr_nodes: int) -> int: ...
+def heads_of(nr_zones: int, nr_cpus: int, nr_nodes: int, max_memcgs: int) -> int: ...
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: object) -> np.ndarray: ...
 
@@ -27,13 +27,13 @@ class State:
     distances: np.ndarray
     pools: np.ndarray
     cpus: np.ndarray
-    lruvecs: np.ndarray
+    memcg_of: np.ndarray
     vm_globals: np.ndarray
     pool_arrays: dict[str, np.ndarray]
     names: list[str]
     extras: dict[str, Any]
     def __init__(
-        self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int, pt_levels: int = 4,
+        self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int, pt_levels: int = 4, max_memcgs: int = 64,
         pt_bits: int = 9,
     ) -> None: ...
     def get(self, name: str) -> np.ndarray: ...

@@ -15,13 +15,14 @@ from mmcore.base.records import (
 )
 from mmcore.base.pool import reserve
 from mmcore.base.vm_records import (
-    ANON_VMA_DTYPE, AVC_DTYPE, CPU_DTYPE, FILE_DTYPE, KMAP_DTYPE, KMAP_LOCAL_DTYPE, LRUVEC_DTYPE, MM_DTYPE, POOL_DTYPE, TABLE_INFO_DTYPE,
-    VM_AREA_DTYPE, VM_GLOBALS_DTYPE, VM_PAGES_DTYPE, VMA_DTYPE, VMAP_NODE_DTYPE, XNODE_DTYPE,
+    ANON_VMA_DTYPE, AVC_DTYPE, CPU_DTYPE, DEVICE_DTYPE, EVENT_DTYPE, FILE_DTYPE, KMAP_DTYPE, KMAP_LOCAL_DTYPE, LRUVEC_DTYPE, MEMCG_DTYPE,
+    MM_DTYPE, POOL_DTYPE, SWAP_AREA_DTYPE, SWAP_CLUSTER_DTYPE, SWAP_SLOT_DTYPE, TABLE_INFO_DTYPE, VM_AREA_DTYPE, VM_GLOBALS_DTYPE, VM_PAGES_DTYPE, VMA_DTYPE, VMAP_NODE_DTYPE, XNODE_DTYPE,
 )
 from mmcore.base.vm_records cimport (
-    AddressSpace, AnonVma, Avc, Cpu, File, LRU_HEADS_PER_NODE, Lruvec, NR_POOLS, POOL_ANON_VMAS, POOL_AVCS, POOL_FILES, POOL_KMAP_LOCALS,
-    POOL_KMAPS, POOL_MMS, POOL_TABLES, POOL_VM_AREAS, POOL_VM_PAGES, POOL_VMAP_NODES, POOL_VMAS, POOL_XNODES, PoolInfo, PT_MAX_LEVELS,
-    TableInfo, VmapNode, VmArea, VmGlobals, Vma, VmPages, XNode,
+    AddressSpace, AnonVma, Avc, Cpu, Device, Event, File, LRU_HEADS_PER_NODE, Lruvec, MAX_SWAPFILES, Memcg, NR_POOLS, POOL_ANON_VMAS, POOL_AVCS, POOL_DEVICES,
+    POOL_EVENTS, POOL_FILES, POOL_KMAP_LOCALS, POOL_KMAPS, POOL_LRUVECS, POOL_MEMCGS, POOL_MMS, POOL_SWAP_AREAS, POOL_SWAP_CLUSTERS,
+    POOL_SWAP_SLOTS, POOL_TABLES, POOL_VM_AREAS, POOL_VM_PAGES, POOL_VMAP_NODES, POOL_VMAS, POOL_XNODES, PoolInfo, PT_MAX_LEVELS, SwapArea,
+    SwapCluster, SwapSlot, TableInfo, VmapNode, VmArea, VmGlobals, Vma, VmPages, XNode,
 )
 from mmcore.base.records cimport (
     Globals, HEADS_PER_ZONE, LazyRange, MAX_NR_ZONES, Node, NR_PCP_LISTS, Page, Pageblock, PageMeta, Pcp, PresentRange, Zone,
@@ -31,14 +32,18 @@ cnp.import_array()
 
 ARRAYS = (
     "all_pages", "meta", "pageblocks", "zones", "pcps", "nodes", "globals", "lazy", "present", "zonelists", "cpu_node", "distances",
-    "pools", "cpus", "lruvecs", "vm_globals",
+    "pools", "cpus", "memcg_of", "vm_globals",
 )
 # Pools by their number (PoolId); `table_info` goes with `tables`. What of each is in use stands in the array `pools`.
 POOLS = {
     "tables": POOL_TABLES, "table_info": POOL_TABLES, "vmas": POOL_VMAS, "anon_vmas": POOL_ANON_VMAS, "avcs": POOL_AVCS, "mms": POOL_MMS,
     "files": POOL_FILES, "xnodes": POOL_XNODES, "vm_areas": POOL_VM_AREAS, "vm_pages": POOL_VM_PAGES, "vmap_nodes": POOL_VMAP_NODES,
-    "kmaps": POOL_KMAPS, "kmap_locals": POOL_KMAP_LOCALS,
+    "kmaps": POOL_KMAPS, "kmap_locals": POOL_KMAP_LOCALS, "memcgs": POOL_MEMCGS, "lruvecs": POOL_LRUVECS, "swap_areas": POOL_SWAP_AREAS,
+    "swap_slots": POOL_SWAP_SLOTS, "swap_clusters": POOL_SWAP_CLUSTERS, "events": POOL_EVENTS, "devices": POOL_DEVICES,
 }
+
+# The most groups that a machine can be built for: 16 bits name one.
+MAX_MEMCGS = 65534
 
 cdef enum:
     CACHE_LINE = 64
@@ -95,9 +100,9 @@ def aligned_zeros(shape, dtype):
     return raw[at:at + nbytes].view(dtype).reshape(shape)
 
 
-def heads_of(nr_zones, nr_cpus, nr_nodes):
-    """List heads behind mem_map: free lists of the zones, per-CPU lists, LRU lists of the nodes."""
-    return nr_zones * HEADS_PER_ZONE + nr_zones * nr_cpus * NR_PCP_LISTS + nr_nodes * LRU_HEADS_PER_NODE
+def heads_of(nr_zones, nr_cpus, nr_nodes, max_memcgs):
+    """List heads behind mem_map: free lists of the zones, per-CPU lists, LRU lists of the nodes, then of the groups."""
+    return nr_zones * HEADS_PER_ZONE + nr_zones * nr_cpus * NR_PCP_LISTS + (1 + max_memcgs) * nr_nodes * LRU_HEADS_PER_NODE
 
 
 def pool_dtype(str name, int bits):
@@ -105,18 +110,21 @@ def pool_dtype(str name, int bits):
     return np.dtype((np.uint64, (1 << bits,))) if name == "tables" else {
         "table_info": TABLE_INFO_DTYPE, "vmas": VMA_DTYPE, "anon_vmas": ANON_VMA_DTYPE, "avcs": AVC_DTYPE, "mms": MM_DTYPE,
         "files": FILE_DTYPE, "xnodes": XNODE_DTYPE, "vm_areas": VM_AREA_DTYPE, "vm_pages": VM_PAGES_DTYPE, "vmap_nodes": VMAP_NODE_DTYPE,
-        "kmaps": KMAP_DTYPE, "kmap_locals": KMAP_LOCAL_DTYPE,
+        "kmaps": KMAP_DTYPE, "kmap_locals": KMAP_LOCAL_DTYPE, "memcgs": MEMCG_DTYPE, "lruvecs": LRUVEC_DTYPE, "swap_areas": SWAP_AREA_DTYPE,
+        "swap_slots": SWAP_SLOT_DTYPE, "swap_clusters": SWAP_CLUSTER_DTYPE, "events": EVENT_DTYPE, "devices": DEVICE_DTYPE,
     }[name]
 
 
-def pool_capacity(str name, Py_ssize_t nr_pages):
-    """The most records that a machine of `nr_pages` page frames keeps in a pool."""
+def pool_capacity(str name, Py_ssize_t nr_pages, Py_ssize_t max_memcgs=MAX_MEMCGS, Py_ssize_t nr_nodes=1):
+    """The most records that a machine of `nr_pages` page frames, nodes, and groups besides the root keeps in a pool."""
     cdef Py_ssize_t some = min(max(nr_pages * 4, 1 << 16), 1 << 22)
     return {
         "tables": min(nr_pages, 1 << 23), "table_info": min(nr_pages, 1 << 23), "vmas": some, "anon_vmas": some, "avcs": some * 2,
         "mms": 1 << 16, "files": min(max(nr_pages, 1 << 12), 1 << 20), "xnodes": min(max(nr_pages, 1 << 12), 1 << 24),
         "vm_areas": min(max(nr_pages, 1 << 16), 1 << 20), "vm_pages": min(max(nr_pages, 1 << 12), 1 << 22), "vmap_nodes": 128, "kmaps": 1,
-        "kmap_locals": 1 << 13,
+        "kmap_locals": 1 << 13, "memcgs": max_memcgs + 1, "lruvecs": (max_memcgs + 1) * nr_nodes, "swap_areas": MAX_SWAPFILES,
+        "swap_slots": min(max(nr_pages * 8, 1 << 22), 1 << 31),
+        "swap_clusters": 1 << 22, "events": 1 << 20, "devices": 64,
     }[name]
 
 
@@ -128,14 +136,17 @@ cdef class State:
     """
 
     # not __init__(): no one gets hold of a State without arrays
-    def __cinit__(self, *, nr_pages=0, nr_nodes=0, nr_zone_types=0, nr_cpus=0, nr_lazy=0, nr_present=0, pt_levels=4, pt_bits=9, _bare=None):
+    def __cinit__(self, *, nr_pages=0, nr_nodes=0, nr_zone_types=0, nr_cpus=0, nr_lazy=0, nr_present=0, pt_levels=4, pt_bits=9, max_memcgs=64,
+                  _bare=None):
         if _bare is _BARE:
             return
         if nr_nodes < 1 or not 1 <= nr_zone_types <= MAX_NR_ZONES or nr_cpus < 1 or nr_lazy < 0 or nr_present < 0:
             raise ValueError(f"impossible shape: {nr_nodes} nodes x {nr_zone_types} zone types, {nr_cpus} CPUs, {nr_lazy} lazy and "
                              f"{nr_present} present ranges")
         nr_zones = nr_nodes * nr_zone_types
-        nr_heads = heads_of(nr_zones, nr_cpus, nr_nodes)
+        if not 0 <= max_memcgs <= MAX_MEMCGS or (1 + max_memcgs) * nr_nodes > 1 << 20:
+            raise ValueError(f"max_memcgs is {max_memcgs}; it must lie in 0..{min(MAX_MEMCGS, (1 << 20) // nr_nodes - 1)}")
+        nr_heads = heads_of(nr_zones, nr_cpus, nr_nodes, max_memcgs)
         if not 2 <= pt_levels <= PT_MAX_LEVELS or pt_bits not in (9, 10):
             raise ValueError(f"page tables of {pt_levels} levels and {pt_bits} index bits do not exist here")
         if not 0 < nr_pages < 2**31:
@@ -158,20 +169,23 @@ cdef class State:
         self.distances = aligned_zeros((nr_nodes, nr_nodes), np.uint8)
         self.pools = aligned_zeros(NR_POOLS, POOL_DTYPE)
         self.cpus = aligned_zeros(nr_cpus, CPU_DTYPE)
-        self.lruvecs = aligned_zeros(nr_nodes, LRUVEC_DTYPE)
+        self.memcg_of = aligned_zeros(padded, np.uint16)
         self.vm_globals = aligned_zeros(1, VM_GLOBALS_DTYPE)
         self.vm_globals[0]["pt_levels"], self.vm_globals[0]["pt_bits"] = pt_levels, pt_bits
+        self.vm_globals[0]["max_memcgs"] = max_memcgs
+        self.pools[POOL_MEMCGS]["used"] = self.pools[POOL_MEMCGS]["live"] = 1
+        self.pools[POOL_LRUVECS]["used"] = self.pools[POOL_LRUVECS]["live"] = nr_nodes
         self.names = []
         self.extras = {}
-        self.make_pools(nr_pages, pt_bits)
+        self.make_pools(nr_pages, pt_bits, max_memcgs, nr_nodes)
         g = self.globals[0]
         g["nr_pages"], g["nr_heads"], g["nr_zones"], g["nr_nodes"] = nr_pages, nr_heads, nr_zones, nr_nodes
         g["nr_cpus"], g["nr_blocks"], g["zl_stride"], g["nr_present"] = nr_cpus, padded // 512, zl_stride, nr_present
         g["nr_zone_types"] = nr_zone_types
         self.bind()
 
-    def make_pools(self, Py_ssize_t nr_pages, int bits):
-        arrays = {name: reserve(pool_capacity(name, nr_pages), pool_dtype(name, bits)) for name in POOLS}
+    def make_pools(self, Py_ssize_t nr_pages, int bits, int max_memcgs, int nr_nodes):
+        arrays = {name: reserve(pool_capacity(name, nr_pages, max_memcgs, nr_nodes), pool_dtype(name, bits)) for name in POOLS}
         least = min(len(arrays["tables"]), len(arrays["table_info"]))
         for name, number in POOLS.items():
             self.pools[number]["capacity"] = min(len(arrays[name]), least) if number == POOL_TABLES else len(arrays[name])
@@ -195,7 +209,7 @@ cdef class State:
         self.c.distances = <uint8_t*>cnp.PyArray_DATA(self.distances)
         self.c.vm.pools = <PoolInfo*>cnp.PyArray_DATA(self.pools)
         self.c.vm.cpus = <Cpu*>cnp.PyArray_DATA(self.cpus)
-        self.c.vm.lruvecs = <Lruvec*>cnp.PyArray_DATA(self.lruvecs)
+        self.c.vm.lruvecs = <Lruvec*>cnp.PyArray_DATA(self.pool_arrays["lruvecs"])
         self.c.vm.g = <VmGlobals*>cnp.PyArray_DATA(self.vm_globals)
         self.c.vm.tables = <uint64_t*>cnp.PyArray_DATA(self.pool_arrays["tables"])
         self.c.vm.table_info = <TableInfo*>cnp.PyArray_DATA(self.pool_arrays["table_info"])
@@ -208,6 +222,13 @@ cdef class State:
         self.c.vm.areas = <VmArea*>cnp.PyArray_DATA(self.pool_arrays["vm_areas"])
         self.c.vm.vm_pages = <VmPages*>cnp.PyArray_DATA(self.pool_arrays["vm_pages"])
         self.c.vm.vmap_nodes = <VmapNode*>cnp.PyArray_DATA(self.pool_arrays["vmap_nodes"])
+        self.c.vm.memcgs = <Memcg*>cnp.PyArray_DATA(self.pool_arrays["memcgs"])
+        self.c.vm.swap_areas = <SwapArea*>cnp.PyArray_DATA(self.pool_arrays["swap_areas"])
+        self.c.vm.swap_slots = <SwapSlot*>cnp.PyArray_DATA(self.pool_arrays["swap_slots"])
+        self.c.vm.swap_clusters = <SwapCluster*>cnp.PyArray_DATA(self.pool_arrays["swap_clusters"])
+        self.c.vm.events = <Event*>cnp.PyArray_DATA(self.pool_arrays["events"])
+        self.c.vm.devices = <Device*>cnp.PyArray_DATA(self.pool_arrays["devices"])
+        self.c.vm.memcg_of = <uint16_t*>cnp.PyArray_DATA(self.memcg_of)
         self.c.vm.bits = self.c.vm.g.pt_bits
         self.c.vm.levels = self.c.vm.g.pt_levels
         self.c.vm.mask = (1 << self.c.vm.bits) - 1
@@ -290,7 +311,8 @@ cdef class State:
                 with nogil:
                     sparse_copy(dst, src, n)
                 other._adopt(name, b)
-            other.make_pools(int(self.globals["nr_pages"][0]), int(self.vm_globals["pt_bits"][0]))
+            other.make_pools(int(self.globals["nr_pages"][0]), int(self.vm_globals["pt_bits"][0]), int(self.vm_globals["max_memcgs"][0]),
+                             int(self.globals["nr_nodes"][0]))
             other.names = list(self.names)
             for name in POOLS:
                 a, b = self.get(name), other.get(name)
@@ -337,8 +359,8 @@ cdef class State:
             self.pools = array
         elif name == "cpus":
             self.cpus = array
-        elif name == "lruvecs":
-            self.lruvecs = array
+        elif name == "memcg_of":
+            self.memcg_of = array
         elif name == "vm_globals":
             self.vm_globals = array
         else:
@@ -352,7 +374,7 @@ cdef class State:
             "all_pages": PAGE_DTYPE, "meta": META_DTYPE, "pageblocks": PAGEBLOCK_DTYPE, "zones": ZONE_DTYPE, "pcps": PCP_DTYPE,
             "nodes": NODE_DTYPE, "globals": GLOBALS_DTYPE, "lazy": LAZY_DTYPE, "present": PRESENT_DTYPE,
             "zonelists": np.dtype(np.uint16), "cpu_node": np.dtype(np.uint16), "distances": np.dtype(np.uint8),
-            "pools": POOL_DTYPE, "cpus": CPU_DTYPE, "lruvecs": LRUVEC_DTYPE, "vm_globals": VM_GLOBALS_DTYPE,
+            "pools": POOL_DTYPE, "cpus": CPU_DTYPE, "memcg_of": np.dtype(np.uint16), "vm_globals": VM_GLOBALS_DTYPE,
         }
         if getattr(arrays.get("vm_globals"), "shape", None) != (1,) or arrays["vm_globals"].dtype != VM_GLOBALS_DTYPE:
             raise ValueError("array 'vm_globals' is missing or not one record")
@@ -369,11 +391,14 @@ cdef class State:
         pages, zones, nodes, cpus = (int(g[k]) for k in ("nr_pages", "nr_zones", "nr_nodes", "nr_cpus"))
         padded = (pages + 1023) // 1024 * 1024
         types = int(g["nr_zone_types"])
-        heads = heads_of(zones, cpus, nodes)
+        groups = int(arrays["vm_globals"]["max_memcgs"][0])
+        if not 0 <= groups <= MAX_MEMCGS or (1 + groups) * nodes > 1 << 20:
+            raise ValueError(f"impossible shape: {groups} groups on {nodes} nodes")
+        heads = heads_of(zones, cpus, nodes, groups)
         want = {
             "all_pages": (padded + heads,), "meta": (padded,), "pageblocks": (padded // 512,), "zones": (zones,), "pcps": (zones * cpus,),
             "nodes": (nodes,), "zonelists": (nodes, 2, zones + 1), "cpu_node": (cpus,), "distances": (nodes, nodes),
-            "pools": (NR_POOLS,), "cpus": (cpus,), "lruvecs": (nodes,),
+            "pools": (NR_POOLS,), "cpus": (cpus,), "memcg_of": (padded,),
         }
         if not 0 < pages < 2**31 or nodes < 1 or cpus < 1 or zones != nodes * types or not 1 <= types <= MAX_NR_ZONES:
             raise ValueError(f"impossible shape: {pages} pages, {nodes} nodes x {types} zone types, {zones} zones, {cpus} CPUs")
@@ -386,14 +411,14 @@ cdef class State:
                 raise ValueError(f"array {name!r} has shape {arrays[name].shape}, not {shape}")
         for name, number in POOLS.items():
             used, shape = int(arrays["pools"]["used"][number]), (1 << bits,) if name == "tables" else ()
-            if used > pool_capacity(name, pages) or int(arrays["pools"]["live"][number]) > used or arrays[name].shape != (used, *shape):
+            if used > pool_capacity(name, pages, groups, nodes) or int(arrays["pools"]["live"][number]) > used or arrays[name].shape != (used, *shape):
                 raise ValueError(f"pool {name!r} has shape {arrays[name].shape} for {used} records in use")
         s = State.__new__(State, _bare=_BARE)
         for name in templates:
             s._adopt(name, arrays[name])
         s.names = []
         s.extras = {}
-        s.make_pools(pages, bits)
+        s.make_pools(pages, bits, groups, nodes)
         for name, number in POOLS.items():
             if s.pools["used"][number] > s.pools["capacity"][number]:
                 raise MemoryError(f"pool {name!r} needs more address space than the system grants")

@@ -5,7 +5,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     NR_LRU_LISTS = 5
-    LRU_HEADS_PER_NODE = 64         # list heads kept for each node's root lruvec (five of the classic LRU; MGLRU's come later)
+    LRU_HEADS_PER_NODE = 64         # list heads kept for each lruvec (five of the classic LRU; MGLRU's come later)
+    MAX_LRU_ZONES = 5
+    NR_LRUVEC_ITEMS = 47            # = NR_VM_NODE_STAT_ITEMS: per-lruvec statistics stand at the same positions (NS_*)
+    NR_MEMCG_EVENTS = 102           # = NR_VM_EVENTS: a group's events stand at the same positions (VE_*)
+    SWAP_SLOTS_CACHE = 64
+    MAX_SWAPFILES = 32
     LRU_BATCH = 31                  # PAGEVEC_SIZE
     PT_MAX_LEVELS = 5
     MM_FILEPAGES = 0
@@ -28,7 +33,14 @@ cdef enum:
     POOL_VMAP_NODES = 9
     POOL_KMAPS = 10
     POOL_KMAP_LOCALS = 11
-    NR_POOLS = 12
+    POOL_MEMCGS = 12                # record 1 (id 0) is the root group; it is always there
+    POOL_LRUVECS = 13               # one for each group and node: [id * nr_nodes + node]
+    POOL_SWAP_AREAS = 14
+    POOL_SWAP_SLOTS = 15            # ranges of neighbouring records, one for each area
+    POOL_SWAP_CLUSTERS = 16
+    POOL_EVENTS = 17
+    POOL_DEVICES = 18
+    NR_POOLS = 19
 
 cdef struct PoolInfo:
     uint32_t used                   # records handed out at least once; those above are zero
@@ -226,12 +238,182 @@ cdef struct Cpu:
     uint32_t lru_deactivate[31]
     uint32_t mlock_nr
     uint32_t mlock[31]
+    uint32_t lru_move_tail_nr
+    uint32_t lru_move_tail[31]
+    uint32_t lru_deactivate_file_nr
+    uint32_t lru_deactivate_file[31]
+    uint32_t lru_activate_nr
+    uint32_t lru_activate[31]
+    uint32_t memcg                  # id of the group that the running task belongs to: who is charged
+    uint32_t stock_memcg            # memcg_stock: pages charged in advance, of one group
+    uint32_t stock_nr
+    uint32_t obj_memcg              # the byte stock of kernel objects, of one group
+    uint32_t obj_bytes
+    uint32_t swap_cluster[32]       # by area: per-CPU cluster's next offset; 0: none
+    uint32_t swap_cur               # swap_slots_cache: slots to hand out stand in [swap_cur, swap_nr)
+    uint32_t swap_nr
+    uint32_t swap_slots[64]         # slot numbers
+    uint32_t swap_ret_nr            # slots given back, not yet free
+    uint32_t swap_ret[64]
+
+cdef struct Lruvec:                 # struct lruvec of a group on a node
+    uint32_t head                   # link value of the head of list 0; 0: this record is free
+    uint32_t node
+    uint32_t memcg                  # id
+    uint32_t flags                  # LRUVEC_*
+    int64_t nr[5]                   # pages on the lists
+    int64_t zone_nr[25]             # [zone type * 5 + list]: the exact sizes that scan counts are computed from
+    int64_t anon_cost
+    int64_t file_cost
+    uint64_t nonresident_age
+    int64_t refaults[2]             # anon, file: `folded` workingset_activate when reclaim of it last ended
+    int64_t stat[47]                # NS_*: own, live; of a group only (the root's own are the node's less the groups')
+    int64_t folded[47]              # own and descendants', as they were when statistics were folded last; the root's: the node's
+    uint32_t iter                   # where the walk over the groups below stopped: id + 1 of the last one visited, 0: at the beginning
     uint32_t pad
 
-cdef struct Lruvec:                 # struct lruvec of a node (and, later, a memcg)
-    uint32_t head                   # link value of the head of list 0
-    uint32_t node
-    int64_t nr[5]                   # pages
+cdef enum:
+    LRUVEC_CGROUP_CONGESTED = 1
+    LRUVEC_NODE_CONGESTED = 2
+
+cdef struct Memcg:                  # struct mem_cgroup; links are id + 1, ids are the index in the pool
+    uint32_t link
+    uint32_t flags                  # MEMCG_*; 0: free
+    uint32_t parent
+    uint32_t first_child            # in the order in which they were made
+    uint32_t last_child
+    uint32_t next_sibling
+    uint32_t prev_sibling
+    uint32_t name                   # of the whole path, index + 1 into the names of the State
+    uint32_t nr_tasks
+    uint32_t nr_updates             # memcg_rstat_updated: changes not yet added to stats_updates (of all CPUs)
+    int64_t stats_updates           # of the subtree, since the last fold
+    int64_t usage                   # page_counter `memory`, pages; stocks included
+    int64_t peak
+    int64_t max                     # all ones >> 1: no limit
+    int64_t high
+    int64_t low
+    int64_t min_
+    int64_t elow                    # effective protection, as computed at the last visit
+    int64_t emin
+    int64_t swap_usage
+    int64_t swap_peak
+    int64_t swap_max
+    int64_t swap_high
+    int64_t kmem                    # pages
+    int64_t nr_pgtables             # pages
+    int64_t slab_reclaimable        # bytes
+    int64_t slab_unreclaimable
+    uint64_t events[8]              # MEMCG_EV_*: own and descendants'
+    uint64_t events_local[8]
+    uint64_t vm_events[102]         # VE_*: own, live
+    uint64_t vm_folded[102]         # own and descendants', as of the last fold
+    uint32_t oom_group
+    uint32_t pad
+
+cdef extern from *:
+    """
+    /* No limit: the most pages that a counter holds (LONG_MAX bytes). */
+    #define MM_PAGE_COUNTER_MAX (0x7fffffffffffffffLL / 4096)
+    """
+    const int64_t PAGE_COUNTER_MAX "MM_PAGE_COUNTER_MAX"
+
+cdef enum:
+    MEMCG_ONLINE = 1
+    MEMCG_DYING = 2                 # removed, but pages are still charged to it
+    MEMCG_EV_LOW = 0
+    MEMCG_EV_HIGH = 1
+    MEMCG_EV_MAX = 2
+    MEMCG_EV_OOM = 3
+    MEMCG_EV_OOM_KILL = 4
+    MEMCG_EV_SWAP_HIGH = 5
+    MEMCG_EV_SWAP_MAX = 6
+    MEMCG_EV_SWAP_FAIL = 7
+
+cdef struct SwapArea:               # struct swap_info_struct
+    uint32_t link
+    uint32_t flags                  # SWP_*; 0: free
+    int32_t prio
+    uint32_t max                    # slots, the header's included
+    uint32_t pages                  # usable ones
+    uint32_t inuse                  # slots taken from it (in slot caches too)
+    uint32_t first_slot             # number of its slot 0 in the pool of slots (all slot numbers elsewhere count from there)
+    uint32_t lowest_bit
+    uint32_t highest_bit
+    uint32_t cluster_next
+    uint32_t cluster_nr
+    uint32_t nr_clusters
+    uint32_t first_cluster          # in the pool of clusters
+    uint32_t free_head              # lists of clusters: index in the area + 1
+    uint32_t free_tail
+    uint32_t nonfull_head
+    uint32_t nonfull_tail
+    uint32_t frag_head
+    uint32_t frag_tail
+    uint32_t full_head
+    uint32_t full_tail
+    uint32_t device                 # index + 1
+    uint32_t name                   # into the names of the State
+    uint32_t order                  # order of activation: equal priorities go round
+    uint32_t pad[2]
+
+cdef enum:
+    SWP_USED = 1
+    SWP_WRITEOK = 2
+    SWP_SOLIDSTATE = 4              # not rotational: clusters
+    SWP_SYNCHRONOUS = 8             # reads and writes complete at once: zram, brd
+
+cdef struct SwapSlot:               # one slot: swap_map, swap cache (or the shadow left there), swap_cgroup
+    uint64_t cache                  # as a slot of a page index: page, shadow or 0
+    uint32_t rmap                   # while `cache` is a page: what that page's private_ would hold were it not in the swap cache
+    uint16_t memcg                  # id that is charged for it
+    uint8_t count                   # users; 0x3f bad (the header)
+    uint8_t flags                   # SLOT_*
+
+cdef enum:
+    SLOT_ZERO = 1                   # all-zero data: nothing on the device
+    SLOT_TAKEN = 2                  # allocated; perhaps still in a slot cache
+    SLOT_SHMEM = 4
+    SLOT_ZSWAP = 8
+    SLOT_HAS_CACHE = 64
+
+cdef struct SwapCluster:
+    uint32_t link
+    uint32_t next                   # list of the area: index + 1
+    uint32_t prev
+    uint16_t count                  # slots taken
+    uint8_t flags                   # which list
+    uint8_t order
+
+cdef struct Event:                  # something that is due; the queue is a heap over the pool (base/clock)
+    uint32_t link
+    uint32_t kind
+    int64_t time_ns
+    uint64_t seq
+    uint64_t a
+    uint64_t b
+
+cdef struct Device:                 # a block device: requests wait for one of its slots, then latency + bytes / bandwidth
+    uint32_t link
+    uint32_t flags                  # DEVICE_*; 0: free
+    uint32_t name
+    uint32_t depth
+    int64_t read_latency_ns
+    int64_t write_latency_ns
+    int64_t ns_per_page_read
+    int64_t ns_per_page_write
+    int64_t busy_until[8]           # of each of its slots
+    uint64_t nr_reads               # requests, and pages below
+    uint64_t nr_writes
+    uint64_t pages_read
+    uint64_t pages_written
+    uint64_t fail_reads             # the n-th request from now fails; 0: none
+    uint64_t fail_writes
+
+cdef enum:
+    DEVICE_USED = 1
+    DEVICE_SYNCHRONOUS = 2
+    DEVICE_ROTATIONAL = 4
 
 cdef struct VmGlobals:
     uint64_t events[128]            # vm_event_state: base/stat_items.pxd names the positions
@@ -279,6 +461,26 @@ cdef struct VmGlobals:
     uint64_t khugepaged_address     # bytes
     int64_t khugepaged_next_ns      # when its next wake-up is due; 0: it has nothing registered
     int64_t khugepaged_registered   # address spaces that ever registered
+    uint32_t nr_memcgs              # groups besides the root
+    uint32_t memcg_heads            # link value of the first list head of the groups' lruvecs
+    uint32_t max_memcgs
+    uint8_t memcg_no_lag            # statistics are always exact
+    uint8_t memcg_recursiveprot_off
+    uint8_t swap_full_pad[2]
+    int64_t memcg_folded_ns         # when statistics were folded last, and when they will be next
+    int64_t memcg_fold_due_ns
+    int64_t nr_swap_pages           # free slots, as si_swapinfo sees them
+    int64_t swappiness              # vm.*
+    int64_t dirty_ratio
+    int64_t dirty_background_ratio
+    int64_t dirty_bytes
+    int64_t dirty_background_bytes
+    int64_t dirty_expire_centisecs
+    int64_t dirty_writeback_centisecs
+    int64_t swap_ra_state[4]        # cluster read-ahead: previous offset, last window, hits
+    uint64_t next_event             # sequence number
+    uint32_t file_device            # index + 1 of the device that files are read from; 0: it takes no time
+    uint32_t swap_pad
     uint64_t vmalloc[32]            # sys/vmalloc's own figures
     uint64_t hugetlb[32]            # sys/hugetlb's
 
@@ -297,6 +499,13 @@ cdef struct VmRoom:                 # raw addresses; part of Mm
     VmapNode* vmap_nodes
     Cpu* cpus
     Lruvec* lruvecs
+    Memcg* memcgs
+    SwapArea* swap_areas
+    SwapSlot* swap_slots
+    SwapCluster* swap_clusters
+    Event* events
+    Device* devices
+    uint16_t* memcg_of              # by page frame: id of the group that is charged for it
     VmGlobals* g
     uint32_t bits                   # pt_bits, pt_levels and 2^bits - 1
     uint32_t levels

@@ -15,6 +15,12 @@ KMAP_DTYPE: np.dtype
 KMAP_LOCAL_DTYPE: np.dtype
 CPU_DTYPE: np.dtype
 LRUVEC_DTYPE: np.dtype
+MEMCG_DTYPE: np.dtype[np.void]
+SWAP_AREA_DTYPE: np.dtype[np.void]
+SWAP_SLOT_DTYPE: np.dtype[np.void]
+SWAP_CLUSTER_DTYPE: np.dtype[np.void]
+EVENT_DTYPE: np.dtype[np.void]
+DEVICE_DTYPE: np.dtype[np.void]
 VM_GLOBALS_DTYPE: np.dtype
 
 def struct_sizes() -> dict[str, int]: ...

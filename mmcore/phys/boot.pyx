@@ -19,7 +19,7 @@ from mmcore.base.records cimport (
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.phys.buddy cimport FPI_TO_TAIL, add_to_free_list, ctz, free_list_head, free_one_page, materialize_zone, pageblock_mt, zone_of
 from mmcore.phys.watermark cimport boot_watermarks, thp_watermarks
-from mmcore.base.vm_records cimport LRU_HEADS_PER_NODE, NR_LRU_LISTS
+from mmcore.base.vm_records cimport LRU_HEADS_PER_NODE, MEMCG_ONLINE, NR_LRU_LISTS, PAGE_COUNTER_MAX
 from mmcore.phys.vm_defaults import ARCH_PAGING, DEFAULT_PAGING, PAGING, set_vm_defaults
 
 cnp.import_array()
@@ -68,6 +68,9 @@ cdef void init_heads(Mm* mm, uint32_t first_head) noexcept nogil:
         mm.vm.lruvecs[zi].node = zi
         for k in range(NR_LRU_LISTS):
             list_init(mm.link, mm.vm.lruvecs[zi].head + k)
+    mm.vm.g.memcg_heads = head + mm.g.nr_nodes * LRU_HEADS_PER_NODE
+    mm.vm.memcgs[0].flags = MEMCG_ONLINE
+    mm.vm.memcgs[0].max = mm.vm.memcgs[0].high = mm.vm.memcgs[0].swap_max = mm.vm.memcgs[0].swap_high = PAGE_COUNTER_MAX
 
 
 cdef void set_zone_of_blocks(Mm* mm, uint32_t start, uint32_t end, uint32_t zi) noexcept nogil:

@@ -49,6 +49,7 @@ def set_vm_defaults(state: State, paging: str) -> None:
         "page_cluster": 2 if free_kib < 16 * 1024 else 3, "fault_around_bytes": 65536, "next_pid": 1, "next_file": 1,
         "thp_defrag": THP_DEFRAG.index("madvise"), "thp_use_zero_page": 1, "vma_ra_enabled": 1, "zero_page": ZERO_PAGE,
         "khugepaged_pages_to_scan": 4096, "khugepaged_scan_sleep_ms": 10000, "khugepaged_alloc_sleep_ms": 60000,
+        "swappiness": 60, "dirty_ratio": 20, "dirty_background_ratio": 10, "dirty_expire_centisecs": 3000, "dirty_writeback_centisecs": 500,
         "khugepaged_max_ptes_none": 511, "khugepaged_max_ptes_swap": 64, "khugepaged_max_ptes_shared": 256,
     }.items():  # fmt: skip
         g[name] = value
