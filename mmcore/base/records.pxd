@@ -41,6 +41,9 @@ cdef enum:
     ZONE_BELOW_HIGH = 4
     PCPF_PREV_FREE_HIGH_ORDER = 1
     PCPF_FREE_HIGH_BATCH = 2
+    NODE_DIRTY = 1                  # node flag bits (enum pgdat_flags): kswapd met only dirty pages, or only pages under write-back
+    NODE_WRITEBACK = 2
+    NODE_RECLAIM_LOCKED = 4
     NO_ZID = 255
     HEADS_PER_ZONE = 56             # 11 orders x 5 types, and the sentinel of the untouched blocks
 
@@ -138,6 +141,10 @@ cdef struct Node:
     uint8_t has_memory
     uint8_t has_cpu
     uint32_t nr_cpus
+    uint32_t flags                  # NODE_*
+    uint32_t nr_writeback_throttled
+    int64_t nr_reclaim_start
+    int64_t throttle_until_ns       # reclaimers wait until then
 
 cdef struct Globals:
     int64_t now_ns

@@ -480,7 +480,7 @@ cdef struct VmGlobals:
     int64_t swap_ra_state[4]        # cluster read-ahead: previous offset, last window, hits
     uint64_t next_event             # sequence number
     uint32_t file_device            # index + 1 of the device that files are read from; 0: it takes no time
-    uint32_t swap_pad
+    uint32_t lru_pending            # entries in the CPUs' batches of pages that stand on a list already
     uint64_t vmalloc[32]            # sys/vmalloc's own figures
     uint64_t hugetlb[32]            # sys/hugetlb's
 

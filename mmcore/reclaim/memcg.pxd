@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm, page_at
 from mmcore.base.vm_records cimport Cpu, Lruvec, Memcg
 from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod, memcg_rstat_updated
 
 cdef enum:
     MEMCG_CHARGE_BATCH = 64
@@ -21,19 +22,6 @@ cdef inline Lruvec* memcg_lruvec(Mm* mm, uint32_t id_, uint32_t node) noexcept n
 
 cdef inline Lruvec* folio_lruvec(Mm* mm, uint32_t pfn) noexcept nogil:
     return memcg_lruvec(mm, page_memcg(mm, pfn), mm.zones[zone_of(mm, pfn) - 1].node)
-
-# memcg_rstat_updated(): a change of `n` in the statistics of a group (not the root).
-cdef void memcg_rstat_updated(Mm* mm, uint32_t id_, int64_t n) noexcept nogil
-
-# __lruvec_stat_mod_folio(): a node counter (NS_*), and that of the group that the page is charged to.
-cdef inline void lruvec_stat_mod(Mm* mm, uint32_t pfn, unsigned item, int64_t n) noexcept nogil:
-    cdef uint32_t node = mm.zones[zone_of(mm, pfn) - 1].node, id_
-    mm.nodes[node].vm_stat[item] += n
-    if mm.vm.g.nr_memcgs:
-        id_ = mm.vm.memcg_of[pfn]
-        if id_:
-            mm.vm.lruvecs[id_ * mm.g.nr_nodes + node].stat[item] += n
-            memcg_rstat_updated(mm, id_, n)
 
 # The same where the lruvec is known (mod_lruvec_state).
 cdef inline void mod_lruvec_state(Mm* mm, Lruvec* lv, unsigned item, int64_t n) noexcept nogil:

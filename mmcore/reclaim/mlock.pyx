@@ -15,7 +15,7 @@ from mmcore.base.stat_items cimport (
     VE_UNEVICTABLE_PGS_CULLED, VE_UNEVICTABLE_PGS_MLOCKED, VE_UNEVICTABLE_PGS_MUNLOCKED, VE_UNEVICTABLE_PGS_RESCUED, ZS_NR_MLOCK,
 )
 from mmcore.phys.buddy cimport zone_of
-from mmcore.reclaim.lru cimport LRU_UNEVICTABLE, folio_lru_list, lru_add_drain, lru_count
+from mmcore.reclaim.lru cimport LRU_UNEVICTABLE, folio_lru_list, lru_add_drain, lru_count, lruvec_in
 
 
 cdef inline int64_t nr_pages(Mm* mm, uint32_t head) noexcept nogil:
@@ -41,10 +41,10 @@ cdef void mlock_folio(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
     if not p.flags & PG_lru:
         return
     list_del(mm.link, head + 1)
-    lru_count(mm, zi, folio_lru_list(p.flags), -nr_pages(mm, head))
+    lru_count(mm, lruvec_in(mm, head, zi), zi, folio_lru_list(p.flags), -nr_pages(mm, head))
     p.flags = (p.flags & ~<uint32_t>PG_active) | PG_unevictable
     p.prev = 1
-    lru_count(mm, zi, LRU_UNEVICTABLE, nr_pages(mm, head))
+    lru_count(mm, lruvec_in(mm, head, zi), zi, LRU_UNEVICTABLE, nr_pages(mm, head))
     mm.vm.g.events[VE_UNEVICTABLE_PGS_CULLED] += <unsigned long>nr_pages(mm, head)
 
 
@@ -54,7 +54,7 @@ cdef void mlock_new_folio(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
     p.flags |= PG_unevictable | PG_lru
     p.next = 0
     p.prev = 1
-    lru_count(mm, zone_of(mm, head), LRU_UNEVICTABLE, nr_pages(mm, head))
+    lru_count(mm, lruvec_in(mm, head, zone_of(mm, head)), zone_of(mm, head), LRU_UNEVICTABLE, nr_pages(mm, head))
     mm.vm.g.events[VE_UNEVICTABLE_PGS_CULLED] += <unsigned long>nr_pages(mm, head)
 
 
@@ -73,8 +73,8 @@ cdef void munlock_folio(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
     mm.zones[zi - 1].vm_stat[ZS_NR_MLOCK] -= n
     mm.vm.g.events[VE_UNEVICTABLE_PGS_MUNLOCKED] += <unsigned long>n
     if p.flags & PG_unevictable:
-        lru_count(mm, zi, LRU_UNEVICTABLE, -n)
+        lru_count(mm, lruvec_in(mm, head, zi), zi, LRU_UNEVICTABLE, -n)
         p.flags &= ~<uint32_t>PG_unevictable
-        lru_count(mm, zi, folio_lru_list(p.flags), n)
-        list_add(mm.link, mm.vm.lruvecs[mm.zones[zi - 1].node].head + folio_lru_list(p.flags), head + 1)
+        lru_count(mm, lruvec_in(mm, head, zi), zi, folio_lru_list(p.flags), n)
+        list_add(mm.link, lruvec_in(mm, head, zi).head + folio_lru_list(p.flags), head + 1)
         mm.vm.g.events[VE_UNEVICTABLE_PGS_RESCUED] += <unsigned long>n

@@ -13,6 +13,8 @@ from mmcore.base.flags cimport PG_dirty, PG_lru, PG_swapcache
 from mmcore.base.records cimport Page, meta_at, page_at
 from mmcore.base.stat_items cimport VE_PGFAULT, VE_PGREUSE
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, Vma
+from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
 from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
@@ -31,7 +33,7 @@ from mmcore.vm.pgtable cimport (
 from mmcore.vm.prot cimport mkdirty, page_prot
 from mmcore.vm.rmap cimport (
     ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon_exclusive, PG_swapbacked, anon_mapcount,
-    anon_rmap_exclusive, anon_rmap_remove, file_rmap_add, file_rmap_remove, node_stat, page_is_anon, page_is_file,
+    anon_rmap_exclusive, anon_rmap_remove, file_rmap_add, file_rmap_remove, page_is_anon, page_is_file,
 )
 from mmcore.vm.vma cimport VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_READ, VM_SHARED, VM_SPECIAL, VM_WRITE, find_vma
 
@@ -52,7 +54,7 @@ cdef inline void map_new_anon(Mm* mm, AddressSpace* m, Vma* v, uint64_t* pte, ui
         e |= PTE_RW
     set_entry(mm, pte, e)
     anon_rmap_exclusive(mm, pfn, entry_index(mm, pte))
-    node_stat(mm, pfn)[NS_NR_ANON_PAGES] += 1
+    lruvec_stat_mod(mm, pfn, NS_NR_ANON_PAGES, 1)
     m.rss[MM_ANONPAGES] += 1
     if v.flags & (VM_LOCKED | VM_SPECIAL) == VM_LOCKED:
         mlock_new_folio(mm, pfn, cpu)
@@ -93,7 +95,7 @@ cdef void drop_anon(Mm* mm, uint32_t pfn, Gather* g) noexcept nogil:
         elif lost:
             large_partial(mm, head)
     elif anon_rmap_remove(mm, pfn):
-        node_stat(mm, pfn)[NS_NR_ANON_PAGES] -= 1
+        lruvec_stat_mod(mm, pfn, NS_NR_ANON_PAGES, -1)
         gather_page(mm, g, pfn)
 
 
@@ -356,13 +358,13 @@ cdef int64_t fill_row(Mm* mm, AddressSpace* m, Vma* v, uint64_t* pte, int64_t nr
         p = page_at(mm, pfns[i])
         p.private_ = entry + <uint32_t>i
         p.flags |= ANON_FLAGS
-        mine = node_stat(mm, pfns[i])
+        mine = &mm.nodes[mm.zones[zone_of(mm, pfns[i]) - 1].node].vm_stat[NS_NR_ANON_PAGES]
         if mine != stat:
             if stat != NULL:
-                stat[NS_NR_ANON_PAGES] += i - run
+                stat[0] += i - run
             stat = mine
             run = i
-    stat[NS_NR_ANON_PAGES] += got - run
+    stat[0] += got - run
     mm.vm.table_info[(entry - 1) >> mm.vm.bits].nr_used += <unsigned short>got
     m.rss[MM_ANONPAGES] += got
     m.minflt += <uint64_t>got

@@ -11,7 +11,7 @@ from mmcore.alloc.page_free cimport free_pages_order, free_pages_run
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_head, PG_hwpoison, PG_lru, PG_meta, PG_mlocked
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.phys.buddy cimport zone_of
-from mmcore.reclaim.lru cimport LRU_INACTIVE_ANON, lists_pending, lru_count, lru_del_many
+from mmcore.reclaim.lru cimport LRU_INACTIVE_ANON, Lruvec, lists_pending, lru_count, lru_del_many, lruvec_in
 from mmcore.reclaim.mlock cimport munlock_folio
 from mmcore.vm.rmap cimport ANON_FLAGS
 
@@ -41,9 +41,11 @@ cdef uint32_t strip_plain(Mm* mm, const uint32_t* pfns, uint32_t n) noexcept nog
     # Single anonymous pages of one zone's inactive list with nothing special about them: off the list and bare in one pass. Pages that
     # were added one behind the other stand side by side on the list and leave it as one piece. Returns how many from the first on.
     cdef uint32_t i = 0, x, first, last, zi = zone_of(mm, pfns[0])
+    cdef Lruvec* lv = lruvec_in(mm, pfns[0], zi)
+    cdef bint groups = mm.vm.g.nr_memcgs != 0
     while i < n:
         x = pfns[i] + 1
-        if mm.link[x].flags != PLAIN or zone_of(mm, x - 1) != zi:
+        if mm.link[x].flags != PLAIN or zone_of(mm, x - 1) != zi or (groups and lruvec_in(mm, x - 1, zi) != lv):
             break
         first = last = x
         mm.link[x].flags = PG_allocated
@@ -60,7 +62,7 @@ cdef uint32_t strip_plain(Mm* mm, const uint32_t* pfns, uint32_t n) noexcept nog
         mm.link[mm.link[first].next].prev = mm.link[last].prev
         mm.link[mm.link[last].prev].next = mm.link[first].next
     if i:
-        lru_count(mm, zi, LRU_INACTIVE_ANON, -<int64_t>i)
+        lru_count(mm, lv, zi, LRU_INACTIVE_ANON, -<int64_t>i)
     return i
 
 

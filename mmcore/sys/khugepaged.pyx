@@ -17,6 +17,8 @@ from mmcore.base.stat_items cimport (
     VE_THP_SCAN_EXCEED_SHARE_PTE, VE_THP_SCAN_EXCEED_SWAP_PTE, VE_THP_SPLIT_PAGE, VE_THP_SPLIT_PAGE_FAILED,
 )
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, POOL_MMS, Vma
+from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio
 from mmcore.sys.flush cimport flush_range
@@ -32,7 +34,7 @@ from mmcore.vm.pgtable cimport (
 from mmcore.vm.prot cimport mkdirty, page_prot
 from mmcore.vm.rmap cimport (
     ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_anon_exclusive, PG_meta, anon_rmap_remove,
-    node_stat, page_index, page_is_anon, set_page_index,
+    page_index, page_is_anon, set_page_index,
 )
 from mmcore.vm.vma cimport VM_LOCKED, VM_WRITE, find_vma
 
@@ -136,7 +138,7 @@ cdef int collapse_block(Mm* mm, uint32_t as_, uint64_t address, bint advised, un
             elif lost:
                 large_partial(mm, head)
         elif anon_rmap_remove(mm, pfn):
-            node_stat(mm, pfn)[NS_NR_ANON_PAGES] -= 1
+            lruvec_stat_mod(mm, pfn, NS_NR_ANON_PAGES, -1)
             gather_page(mm, &g, pfn)
     set_entry(mm, pmd, 0)
     flush_range(mm, as_, vpn << 12, (vpn + PMD_PAGES) << 12, 12, True, cpu)
@@ -149,8 +151,8 @@ cdef int collapse_block(Mm* mm, uint32_t as_, uint64_t address, bint advised, un
     set_entry(mm, pmd, e)
     page_at(mm, new_).flags |= ANON_FLAGS
     page_at(mm, new_).private_ = entry_index(mm, pmd) + 1
-    node_stat(mm, new_)[NS_NR_ANON_PAGES] += PMD_PAGES
-    node_stat(mm, new_)[NS_NR_ANON_TRANSPARENT_HUGEPAGES] += PMD_PAGES
+    lruvec_stat_mod(mm, new_, NS_NR_ANON_PAGES, PMD_PAGES)
+    lruvec_stat_mod(mm, new_, NS_NR_ANON_TRANSPARENT_HUGEPAGES, PMD_PAGES)
     m.rss[MM_ANONPAGES] += none
     count_anon(mm, new_, 1)
     if v.flags & VM_LOCKED:

@@ -12,7 +12,7 @@ from mmcore.base.pool cimport pool_give, pool_take
 from mmcore.base.records cimport page_at
 from mmcore.base.stat_items cimport NS_NR_PAGE_TABLE_PAGES
 from mmcore.base.vm_records cimport AddressSpace, POOL_TABLES, TableInfo
-from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.vm.pgtable cimport link_table, mm_at, pte_frame, pte_is_table, set_entry, table_at
 
 cdef enum:
@@ -21,7 +21,7 @@ cdef enum:
 
 
 cdef inline void count_table(Mm* mm, uint32_t pfn, int nr) noexcept nogil:
-    mm.nodes[mm.zones[zone_of(mm, pfn) - 1].node].vm_stat[NS_NR_PAGE_TABLE_PAGES] += nr
+    lruvec_stat_mod(mm, pfn, NS_NR_PAGE_TABLE_PAGES, nr)
 
 
 cdef uint32_t table_new(Mm* mm, uint32_t as_, unsigned cpu) noexcept nogil:

@@ -23,6 +23,8 @@ from mmcore.base.stat_items cimport (
     VE_THP_ZERO_PAGE_ALLOC, VE_THP_ZERO_PAGE_ALLOC_FAILED,
 )
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES
+from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio
 from mmcore.sys.fault_codes cimport MINOR, OOM
@@ -35,7 +37,7 @@ from mmcore.vm.pgtable cimport (
 )
 from mmcore.vm.prot cimport mkdirty, page_prot
 from mmcore.vm.rmap cimport (
-    ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon_exclusive, PG_meta, node_stat, set_page_index,
+    ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon_exclusive, PG_meta, set_page_index,
 )
 from mmcore.vm.vma cimport (
     VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_SHARED, VM_SPECIAL, VM_WRITE, find_vma,
@@ -171,7 +173,7 @@ cdef bint large_rmap_remove(Mm* mm, uint32_t head, uint32_t pfn, bint* lost) noe
     m.mapcount -= 1
     small[0] -= 1
     if small[0] == 0 and entire_count(mm, head)[0] == 0:
-        node_stat(mm, head)[NS_NR_ANON_PAGES] -= 1
+        lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, -1)
         pages_mapped(mm, head)[0] -= 1
         lost[0] = True
     if m.mapcount:
@@ -313,8 +315,8 @@ cdef int thp_fault(Mm* mm, uint32_t as_, Vma* v, uint32_t vma, uint64_t* e, uint
     set_entry(mm, e, prot)
     page_at(mm, <uint32_t>pfn).flags |= ANON_FLAGS
     page_at(mm, <uint32_t>pfn).private_ = entry_index(mm, e) + 1
-    node_stat(mm, <uint32_t>pfn)[NS_NR_ANON_PAGES] += PMD_PAGES
-    node_stat(mm, <uint32_t>pfn)[NS_NR_ANON_TRANSPARENT_HUGEPAGES] += PMD_PAGES
+    lruvec_stat_mod(mm, <uint32_t>pfn, NS_NR_ANON_PAGES, PMD_PAGES)
+    lruvec_stat_mod(mm, <uint32_t>pfn, NS_NR_ANON_TRANSPARENT_HUGEPAGES, PMD_PAGES)
     m.rss[MM_ANONPAGES] += PMD_PAGES
     count_anon(mm, <uint32_t>pfn, 1)
     lru_add_new(mm, v, <uint32_t>pfn, cpu)
@@ -377,7 +379,7 @@ cdef int mthp_fault(Mm* mm, uint32_t as_, Vma* v, uint32_t vma, uint64_t* pte, u
         small_count(mm, head, head + <uint32_t>i)[0] = 1
         if i:
             page_at(mm, head + <uint32_t>i).flags = PG_anon_exclusive
-    node_stat(mm, head)[NS_NR_ANON_PAGES] += <int64_t>n
+    lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, <int64_t>n)
     m.rss[MM_ANONPAGES] += <int64_t>n
     count_anon(mm, head, 1)
     lru_add_new(mm, v, head, cpu)
@@ -397,20 +399,19 @@ cdef void zap_huge(Mm* mm, uint32_t as_, uint64_t* e, Gather* g) noexcept nogil:
     if v & PTE_SPECIAL:
         return
     mm_at(mm, as_).rss[MM_ANONPAGES] -= PMD_PAGES
-    stat = node_stat(mm, head)
     m = meta_at(mm, head)
     if m.mapcount == 0:
-        stat[NS_NR_ANON_PAGES] -= PMD_PAGES
-        stat[NS_NR_ANON_TRANSPARENT_HUGEPAGES] -= PMD_PAGES
+        lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, -PMD_PAGES)
+        lruvec_stat_mod(mm, head, NS_NR_ANON_TRANSPARENT_HUGEPAGES, -PMD_PAGES)
         folio_gone(mm, head)
         gather_page(mm, g, head)
         return
     m.mapcount -= 1
     entire_count(mm, head)[0] -= 1
     if entire_count(mm, head)[0] == 0:
-        stat[NS_NR_ANON_TRANSPARENT_HUGEPAGES] -= PMD_PAGES
+        lruvec_stat_mod(mm, head, NS_NR_ANON_TRANSPARENT_HUGEPAGES, -PMD_PAGES)
         left = small_mapped(mm, head)
-        stat[NS_NR_ANON_PAGES] -= pages_mapped(mm, head)[0] - left
+        lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, left - pages_mapped(mm, head)[0])
         if left and left < pages_mapped(mm, head)[0]:
             queue_deferred(mm, head, True)
         pages_mapped(mm, head)[0] = left
@@ -453,7 +454,7 @@ cdef void split_huge_pmd(Mm* mm, uint32_t as_, uint64_t* e, uint64_t vpn, unsign
         meta_at(mm, head).mapcount += PMD_PAGES - 1
         entire_count(mm, head)[0] -= 1
         if entire_count(mm, head)[0] == 0:
-            node_stat(mm, head)[NS_NR_ANON_TRANSPARENT_HUGEPAGES] -= PMD_PAGES
+            lruvec_stat_mod(mm, head, NS_NR_ANON_TRANSPARENT_HUGEPAGES, -PMD_PAGES)
     mm.vm.table_info[slot].nr_used = PMD_PAGES
     set_entry(mm, e, 0)
     link_table(mm, e, slot, at, as_, 0)

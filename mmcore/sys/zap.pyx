@@ -9,7 +9,8 @@ from libc.stdint cimport int64_t
 from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_dirty, PG_mlocked, PG_owned, PG_referenced
 from mmcore.base.records cimport Page, page_at
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
-from mmcore.phys.buddy cimport prefetch
+from mmcore.phys.buddy cimport prefetch, zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add_drain
 from mmcore.reclaim.mlock cimport munlock_folio
 from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
@@ -20,7 +21,7 @@ from mmcore.vm.pgtable cimport (
 )
 from mmcore.vm.vma cimport VM_LOCKED, find_vma
 from mmcore.vm.rmap cimport (
-    NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, PG_swapbacked, anon_rmap_remove, file_rmap_remove, node_stat,
+    NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, PG_swapbacked, anon_rmap_remove, file_rmap_remove,
     page_is_file,
 )
 
@@ -79,6 +80,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
     cdef int64_t anon = 0
     cdef int64_t* stat = NULL
     cdef int64_t* mine
+    cdef bint groups = mm.vm.g.nr_memcgs != 0
     cdef LargeRow row
     row.head = 0
     row.lost = False
@@ -111,18 +113,21 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
             continue
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):
-            mine = node_stat(mm, pfn)
-            if mine != stat:
-                if stat != NULL:
-                    stat[NS_NR_ANON_PAGES] -= anon
-                stat = mine
-                anon = 0
-            anon += 1
+            if groups:
+                lruvec_stat_mod(mm, pfn, NS_NR_ANON_PAGES, -1)
+            else:
+                mine = &mm.nodes[mm.zones[zone_of(mm, pfn) - 1].node].vm_stat[NS_NR_ANON_PAGES]
+                if mine != stat:
+                    if stat != NULL:
+                        stat[0] -= anon
+                    stat = mine
+                    anon = 0
+                anon += 1
             gather_page(mm, g, pfn)
     if row.head:
         end_row(mm, &row)
     if stat != NULL:
-        stat[NS_NR_ANON_PAGES] -= anon
+        stat[0] -= anon
     mm.vm.table_info[slot].nr_used -= <unsigned short>used
 
 

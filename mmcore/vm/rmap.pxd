@@ -1,4 +1,4 @@
-# What a page knows about its mappings (include/linux/rmap.h), order-0 pages. See the ledger in rmap.pyx.
+# What a page knows about its mappings (include/linux/rmap.h), order-0 pages. Walks: rmap.pyx.
 #
 # Anonymous page with one mapping that was never shared: private_ = entry_index + 1 of its page-table entry, cold record zero.
 # Anonymous page that was shared by fork: private_ = anon_vma, meta.mapcount and meta.index count and locate its mappings.
@@ -6,11 +6,12 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from mmcore.base.flags cimport (
-    PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_anon_exclusive, PG_file, PG_meta, PG_swapbacked, PG_uptodate,
+    PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_anon_exclusive, PG_file, PG_meta, PG_swapbacked, PG_swapcache,
+    PG_uptodate,
 )
 from mmcore.base.records cimport Mm, Page, PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport NS_NR_ANON_PAGES, NS_NR_MAPPED
-from mmcore.phys.buddy cimport zone_of
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 
 cdef inline bint page_is_anon(uint32_t flags) noexcept nogil:
     return flags & (PG_anon | PG_file) == PG_anon
@@ -18,8 +19,17 @@ cdef inline bint page_is_anon(uint32_t flags) noexcept nogil:
 cdef inline bint page_is_file(uint32_t flags) noexcept nogil:
     return flags & (PG_anon | PG_file) == PG_file
 
-cdef inline int64_t* node_stat(Mm* mm, uint32_t pfn) noexcept nogil:
-    return mm.nodes[mm.zones[zone_of(mm, pfn) - 1].node].vm_stat
+# What private_ says of a page's mappings (see above): of a page in the swap cache the slot keeps it, for private_ names the slot then.
+cdef inline uint32_t rmap_private(Mm* mm, uint32_t pfn) noexcept nogil:
+    cdef Page* p = page_at(mm, pfn)
+    return mm.vm.swap_slots[p.private_ - 1].rmap if p.flags & PG_swapcache else p.private_
+
+cdef inline void set_rmap_private(Mm* mm, uint32_t pfn, uint32_t x) noexcept nogil:
+    cdef Page* p = page_at(mm, pfn)
+    if p.flags & PG_swapcache:
+        mm.vm.swap_slots[p.private_ - 1].rmap = x
+    else:
+        p.private_ = x
 
 cdef inline uint64_t page_index(PageMeta* m) noexcept nogil:
     return (<uint64_t>m.index_hi << 32) | m.index_lo
@@ -44,7 +54,7 @@ cdef enum:
 cdef inline void anon_rmap_exclusive(Mm* mm, uint32_t pfn, uint32_t entry) noexcept nogil:
     cdef PageMeta* m
     cdef Page* p = page_at(mm, pfn)
-    p.private_ = entry + 1
+    set_rmap_private(mm, pfn, entry + 1)
     # one that is anonymous already stays on its list: after MADV_FREE only reclaim makes it swap-backed again
     p.flags |= <uint32_t>PG_anon_exclusive if p.flags & PG_anon else <uint32_t>ANON_FLAGS
     if p.flags & PG_meta:
@@ -60,11 +70,19 @@ cdef inline void anon_rmap_share(Mm* mm, uint32_t pfn, uint32_t anon_vma, uint64
     cdef Page* p = page_at(mm, pfn)
     p.flags &= ~<uint32_t>PG_anon_exclusive
     if m.mapcount == 0:
-        p.private_ = anon_vma
+        set_rmap_private(mm, pfn, anon_vma)
         set_page_index(m, index)
         m.mapcount = 1
         p.flags |= PG_meta
     m.mapcount += 1
+
+# The first mapping of a page that none has, and that others share by its swap entry: `anon_vma` covers it at `index`.
+cdef inline void anon_rmap_first(Mm* mm, uint32_t pfn, uint32_t anon_vma, uint64_t index) noexcept nogil:
+    cdef PageMeta* m = meta_at(mm, pfn)
+    set_rmap_private(mm, pfn, anon_vma)
+    set_page_index(m, index)
+    m.mapcount = 1
+    page_at(mm, pfn).flags = (page_at(mm, pfn).flags & ~<uint32_t>PG_anon_exclusive) | PG_anon | PG_meta
 
 # One mapping goes; whether it was the last. The caller counts RSS and, for the last one, NS_NR_ANON_PAGES.
 cdef inline bint anon_rmap_remove(Mm* mm, uint32_t pfn) noexcept nogil:
@@ -79,12 +97,12 @@ cdef inline bint anon_rmap_remove(Mm* mm, uint32_t pfn) noexcept nogil:
 
 cdef inline uint32_t anon_mapcount(Mm* mm, uint32_t pfn) noexcept nogil:
     cdef uint32_t n = meta_at(mm, pfn).mapcount
-    return n if n else 1
+    return n if n else <uint32_t>(rmap_private(mm, pfn) != 0)
 
 cdef inline void file_rmap_add(Mm* mm, uint32_t pfn) noexcept nogil:
     cdef PageMeta* m = meta_at(mm, pfn)
     if m.mapcount == 0:
-        node_stat(mm, pfn)[NS_NR_MAPPED] += 1
+        lruvec_stat_mod(mm, pfn, NS_NR_MAPPED, 1)
         page_at(mm, pfn).flags |= PG_meta
     m.mapcount += 1
 
@@ -92,5 +110,5 @@ cdef inline void file_rmap_remove(Mm* mm, uint32_t pfn) noexcept nogil:
     cdef PageMeta* m = meta_at(mm, pfn)
     m.mapcount -= 1
     if m.mapcount == 0:
-        node_stat(mm, pfn)[NS_NR_MAPPED] -= 1
+        lruvec_stat_mod(mm, pfn, NS_NR_MAPPED, -1)
         sync_meta(mm, pfn)
