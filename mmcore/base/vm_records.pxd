@@ -249,6 +249,7 @@ cdef struct Cpu:
     uint32_t stock_nr
     uint32_t obj_memcg              # the byte stock of kernel objects, of one group
     uint32_t obj_bytes
+    uint32_t over_high              # memcg_nr_pages_over_high of the running task
     uint32_t swap_cluster[32]       # by area: per-CPU cluster's next offset; 0: none
     uint32_t swap_cur               # swap_slots_cache: slots to hand out stand in [swap_cur, swap_nr)
     uint32_t swap_nr
@@ -301,15 +302,15 @@ cdef struct Memcg:                  # struct mem_cgroup; links are id + 1, ids a
     int64_t swap_max
     int64_t swap_high
     int64_t kmem                    # pages
-    int64_t nr_pgtables             # pages
-    int64_t slab_reclaimable        # bytes
-    int64_t slab_unreclaimable
+    int64_t kmem_folded             # own and descendants', as of the last fold
+    int64_t slab_pending            # bytes of slab objects that a CPU's stock has not yet added to the statistics
+    int64_t nr_outside              # pages of `kmem` that no page frame of ours stands for
     uint64_t events[8]              # MEMCG_EV_*: own and descendants'
     uint64_t events_local[8]
     uint64_t vm_events[102]         # VE_*: own, live
     uint64_t vm_folded[102]         # own and descendants', as of the last fold
     uint32_t oom_group
-    uint32_t pad
+    uint32_t obj_left               # bytes that are charged, but in no CPU's byte stock (nr_charged_bytes)
 
 cdef extern from *:
     """
