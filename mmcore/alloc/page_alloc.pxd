@@ -18,7 +18,3 @@ cdef int64_t alloc_pages_node(Mm* mm, unsigned gfp, unsigned order, unsigned cpu
 cdef int64_t alloc_pages_run(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
 cdef int64_t alloc_bulk(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned cpu, int nid, unsigned task) noexcept nogil
 cdef int prepare_alloc(Mm* mm, AllocContext* ac, unsigned gfp, unsigned order, unsigned cpu, int nid, unsigned task) noexcept nogil
-
-cdef void wakeup_kswapd(Mm* mm, Zone* z, unsigned gfp, unsigned order, unsigned hidx) noexcept nogil
-cdef void kswapd_begin(Mm* mm, unsigned nid) noexcept nogil
-cdef void kswapd_end(Mm* mm, unsigned nid) noexcept nogil

@@ -1,10 +1,10 @@
-"""alloc_pages: the fast path, and the slow path as far as it goes without reclaim.
+"""alloc_pages: the fast path and the slow path.
 
 Models: __alloc_pages, get_page_from_freelist, rmqueue, alloc_flags_nofragment, gfp_to_alloc_flags, __gfp_pfmemalloc_flags,
-alloc_pages_bulk, alloc_pages_exact, wakeup_kswapd (mm/page_alloc.c, mm/vmscan.c, v6.12). Simplifies: no contents, so __GFP_ZERO only
+alloc_pages_bulk, alloc_pages_exact, direct reclaim and its retries (mm/page_alloc.c, v6.12). Simplifies: no contents, so __GFP_ZERO only
 marks the request; __GFP_NOFAIL without the right to reclaim is refused (the kernel warns and tries). Omits: cpusets and nodemasks,
-dirty-limit spreading (__GFP_WRITE), direct reclaim, compaction and the OOM killer: a request that needs them fails with -ENOMEM at
-slow_path_reclaim(), the place made for them.
+dirty-limit spreading (__GFP_WRITE), throttle_direct_reclaim, compaction and the OOM killer: a request that needs them fails with -ENOMEM.
+A machine whose reclaim is off (a recorded allocator trace drives it) fails where the kernel would reclaim.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -16,8 +16,11 @@ from mmcore.base.flags cimport PG_ORDER_SHIFT, PG_allocated, PG_head, PG_pfmemal
 from mmcore.base.gfp cimport *
 from mmcore.base.records cimport page_at
 from mmcore.base.records cimport (
-    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_UNMOVABLE, NO_ZID, Node, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS,
-    NUMA_OTHER, Page, Pcp, WMARK_HIGH, WMARK_LOW, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK, ZONE_RECLAIM_ACTIVE,
+    MAX_PAGE_ORDER, MIGRATE_HIGHATOMIC, MIGRATE_UNMOVABLE, NO_ZID, NR_FREE_PAGES, NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS,
+    NUMA_OTHER, PAGE_ALLOC_COSTLY_ORDER, Page, Pcp, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_BELOW_HIGH, ZONE_BOOSTED_WATERMARK,
+)
+from mmcore.base.stat_items cimport (
+    ZS_NR_ZONE_ACTIVE_ANON, ZS_NR_ZONE_ACTIVE_FILE, ZS_NR_ZONE_INACTIVE_ANON, ZS_NR_ZONE_INACTIVE_FILE,
 )
 from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.base.trace cimport EV_RMQUEUE, trace_event
@@ -25,13 +28,14 @@ from mmcore.base.vmstat cimport zone_page_state_snapshot
 from mmcore.phys.buddy cimport FPI_TO_TAIL, free_one_page, pageblock_mt, rmqueue_smallest, zone_of
 from mmcore.phys.migratetype cimport RMQUEUE_NORMAL, reserve_highatomic_pageblock, rmqueue_any
 from mmcore.phys.pcp cimport pcp_allowed_order, rmqueue_pcplist
-from mmcore.phys.watermark cimport __zone_watermark_ok, set_pgdat_percpu_threshold, zone_watermark_fast
+from mmcore.phys.pcp cimport drain_all_pages
+from mmcore.phys.watermark cimport __zone_watermark_ok, zone_watermark_fast
+from mmcore.reclaim.shrink_lists cimport can_reclaim_anon
+from mmcore.reclaim.vmscan cimport MAX_RECLAIM_RETRIES, try_to_free_pages
+from mmcore.alloc.kswapd cimport wakeup_kswapd
 from mmcore.alloc.page_free cimport split_allocated
 
 cnp.import_array()
-
-cdef enum:
-    MAX_RECLAIM_RETRIES = 16
 
 
 # ---------------------------------------------------------------- taking a page from a zone
@@ -222,31 +226,95 @@ cdef inline unsigned reserve_rights(AllocContext* ac) noexcept nogil:
     return 0
 
 
-cdef int64_t slow_path_reclaim(Mm* mm, AllocContext* ac, unsigned order, unsigned alloc_flags) noexcept nogil:
-    # Direct reclaim, direct compaction and the OOM killer belong here; none is modelled yet.
-    return -E_NOMEM
+cdef void wake_all_kswapds(Mm* mm, AllocContext* ac, unsigned order) noexcept nogil:
+    cdef int i = 0
+    cdef unsigned last = 0xffffffff
+    cdef Zone* z
+    while ac.zonelist[i]:
+        z = &mm.zones[ac.zonelist[i] - 1]
+        i += 1
+        if z.zid > ac.hidx or not z.managed:
+            continue
+        if z.node != last:
+            wakeup_kswapd(mm, z, ac.gfp, order, ac.hidx)
+        last = z.node
+
+
+cdef int64_t zone_reclaimable_pages(Mm* mm, Zone* z) noexcept nogil:
+    cdef int64_t n = z.vm_stat[ZS_NR_ZONE_INACTIVE_FILE] + z.vm_stat[ZS_NR_ZONE_ACTIVE_FILE]
+    if can_reclaim_anon(mm, 0):
+        n += z.vm_stat[ZS_NR_ZONE_INACTIVE_ANON] + z.vm_stat[ZS_NR_ZONE_ACTIVE_ANON]
+    # so that a zone with enough free pages is not skipped
+    return n if n else z.vm_stat[NR_FREE_PAGES]
+
+
+cdef bint should_reclaim_retry(Mm* mm, AllocContext* ac, unsigned order, unsigned alloc_flags, bint progress, int* no_progress) noexcept nogil:
+    # Were everything reclaimable free, would some zone do?
+    cdef int i = 0
+    cdef uint32_t zi
+    cdef Zone* z
+    if progress and order <= PAGE_ALLOC_COSTLY_ORDER:
+        no_progress[0] = 0
+    else:
+        no_progress[0] += 1
+    if no_progress[0] > MAX_RECLAIM_RETRIES:
+        return False
+    while ac.zonelist[i]:
+        zi = ac.zonelist[i] - 1
+        z = &mm.zones[zi]
+        i += 1
+        if z.zid <= ac.hidx and __zone_watermark_ok(
+                z, order, z.wmark[WMARK_MIN] + z.watermark_boost, ac.hidx, alloc_flags,
+                zone_reclaimable_pages(mm, z) + zone_page_state_snapshot(mm, zi, NR_FREE_PAGES)):
+            return True
+    return False
+
+
+cdef int64_t direct_reclaim(Mm* mm, AllocContext* ac, unsigned order, unsigned alloc_flags, uint32_t* got_zone, bint* progress) noexcept nogil:
+    # __alloc_pages_direct_reclaim()
+    cdef int64_t pfn
+    progress[0] = try_to_free_pages(mm, ac.zonelist, ac.hidx, order, ac.gfp, ac.cpu) > 0
+    if not progress[0]:
+        return -E_NOMEM
+    pfn = get_page_from_freelist(mm, ac, order, alloc_flags, got_zone)
+    if pfn >= 0:
+        return pfn
+    # what was freed may stand on per-CPU lists
+    drain_all_pages(mm, ac.cpu)
+    return get_page_from_freelist(mm, ac, order, alloc_flags, got_zone)
 
 
 cdef int64_t alloc_pages_slowpath(Mm* mm, AllocContext* ac, unsigned order, uint32_t* got_zone) noexcept nogil:
     cdef unsigned flags = slow_path_flags(ac, order), rights
     cdef int64_t pfn
+    cdef int no_progress = 0
+    cdef bint progress
     mm.g.nr_slowpath += 1
     if flags & ALLOC_KSWAPD:
         wake_all_kswapds(mm, ac, order)
     pfn = get_page_from_freelist(mm, ac, order, flags, got_zone)
     if pfn >= 0:
         return pfn
-    rights = reserve_rights(ac)
-    if flags & ALLOC_KSWAPD:
-        wake_all_kswapds(mm, ac, order)
-    if rights:
-        flags = rights | (flags & ALLOC_KSWAPD)
-    pfn = get_page_from_freelist(mm, ac, order, flags, got_zone)
-    if pfn >= 0:
-        return pfn
-    pfn = slow_path_reclaim(mm, ac, order, flags)
-    if pfn >= 0 or not ac.gfp & GFP_NOFAIL_BIT:
-        return pfn
+    while True:
+        rights = reserve_rights(ac)
+        if flags & ALLOC_KSWAPD:
+            wake_all_kswapds(mm, ac, order)
+        if rights:
+            flags = rights | (flags & ALLOC_KSWAPD)
+        pfn = get_page_from_freelist(mm, ac, order, flags, got_zone)
+        if pfn >= 0:
+            return pfn
+        if not mm.vm.g.reclaim_on or not ac.gfp & GFP_DIRECT_RECLAIM_BIT or ac.task & TASK_MEMALLOC:
+            break
+        pfn = direct_reclaim(mm, ac, order, flags, got_zone, &progress)
+        if pfn >= 0:
+            return pfn
+        if ac.gfp & GFP_NORETRY_BIT or (order > PAGE_ALLOC_COSTLY_ORDER and not ac.gfp & GFP_RETRY_MAYFAIL_BIT):
+            break
+        if not should_reclaim_retry(mm, ac, order, flags, progress, &no_progress):
+            break
+    if not ac.gfp & GFP_NOFAIL_BIT:
+        return -E_NOMEM
     # NOFAIL: the last reserves, first as they are, then in any cpuset
     return get_page_from_freelist(mm, ac, order, ALLOC_MIN_RESERVE | ALLOC_CPUSET, got_zone)
 
@@ -364,92 +432,6 @@ cdef int64_t alloc_bulk(Mm* mm, uint32_t* out, int64_t n, unsigned gfp, unsigned
         return 0
     out[0] = <uint32_t>pfn
     return 1
-
-
-# ---------------------------------------------------------------- kswapd, as far as allocation sees it
-
-cdef bint pgdat_balanced(Mm* mm, unsigned nid, unsigned order, unsigned hidx) noexcept nogil:
-    # Some zone up to hidx passes its high mark, and no such zone is boosted. Below the drift mark the exact count decides.
-    cdef uint32_t base = nid * mm.g.nr_zone_types, zi
-    cdef bint passes = False
-    cdef int64_t free_pages
-    cdef Zone* z
-    for zi in range(base, base + hidx + 1):
-        z = &mm.zones[zi]
-        if not z.managed:
-            continue
-        if z.watermark_boost:
-            return False
-        free_pages = z.vm_stat[NR_FREE_PAGES]
-        if z.percpu_drift_mark and free_pages < z.percpu_drift_mark:
-            free_pages = zone_page_state_snapshot(mm, zi, NR_FREE_PAGES)
-        if __zone_watermark_ok(z, order, z.wmark[WMARK_HIGH] + z.watermark_boost, hidx, 0, free_pages if free_pages > 0 else 0):
-            passes = True
-    return passes
-
-
-cdef void wakeup_kswapd(Mm* mm, Zone* z, unsigned gfp, unsigned order, unsigned hidx) noexcept nogil:
-    # Leaves the wish in the node; whoever runs kswapd looks there.
-    cdef Node* node = &mm.nodes[z.node]
-    if not z.managed:
-        return
-    if <int>hidx > node.kswapd_highest_zoneidx:
-        node.kswapd_highest_zoneidx = <short>hidx
-    if <int>order > node.kswapd_order:
-        node.kswapd_order = <short>order
-    if node.kswapd_wanted or node.kswapd_running:
-        return
-    if node.kswapd_failures >= MAX_RECLAIM_RETRIES or pgdat_balanced(mm, z.node, order, hidx):
-        return
-    node.kswapd_wanted = 1
-    node.nr_kswapd_wakeups += 1
-
-
-cdef void wake_all_kswapds(Mm* mm, AllocContext* ac, unsigned order) noexcept nogil:
-    cdef int i = 0
-    cdef unsigned last = 0xffffffff
-    cdef Zone* z
-    while ac.zonelist[i]:
-        z = &mm.zones[ac.zonelist[i] - 1]
-        i += 1
-        if z.zid > ac.hidx or not z.managed:
-            continue
-        if z.node != last:
-            wakeup_kswapd(mm, z, ac.gfp, order, ac.hidx)
-        last = z.node
-
-
-cdef void kswapd_begin(Mm* mm, unsigned nid) noexcept nogil:
-    # A balancing run starts: notes each zone's boost, marks the zones. A run still noted is over then.
-    cdef uint32_t zi
-    cdef Zone* z
-    if mm.nodes[nid].kswapd_running:
-        kswapd_end(mm, nid)
-    mm.nodes[nid].kswapd_running = 1
-    mm.nodes[nid].kswapd_wanted = 0
-    mm.nodes[nid].kswapd_order = 0
-    mm.nodes[nid].kswapd_highest_zoneidx = 0
-    set_pgdat_percpu_threshold(mm, nid, True)
-    for zi in range(nid * mm.g.nr_zone_types, (nid + 1) * mm.g.nr_zone_types):
-        z = &mm.zones[zi]
-        if not z.managed:
-            continue
-        z.kswapd_boost = z.watermark_boost
-        z.flags |= ZONE_RECLAIM_ACTIVE
-
-
-cdef void kswapd_end(Mm* mm, unsigned nid) noexcept nogil:
-    cdef uint32_t zi
-    cdef Zone* z
-    if not mm.nodes[nid].kswapd_running:
-        return
-    mm.nodes[nid].kswapd_running = 0
-    set_pgdat_percpu_threshold(mm, nid, False)
-    for zi in range(nid * mm.g.nr_zone_types, (nid + 1) * mm.g.nr_zone_types):
-        z = &mm.zones[zi]
-        z.watermark_boost -= z.kswapd_boost if z.kswapd_boost < z.watermark_boost else z.watermark_boost
-        z.kswapd_boost = 0
-        z.flags &= ~<uint32_t>ZONE_RECLAIM_ACTIVE
 
 
 # ---------------------------------------------------------------- the Python side

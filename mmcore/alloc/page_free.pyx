@@ -26,6 +26,7 @@ from mmcore.base.records cimport (
 from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.phys.buddy cimport FPI_NONE, free_large_page, pageblock_mt, prefetch, zone_of
 from mmcore.phys.pcp cimport free_to_pcp, pcp_allowed_order
+from mmcore.reclaim.memcg cimport uncharge_page, uncharge_pages
 
 cnp.import_array()
 
@@ -102,6 +103,8 @@ cdef inline void free_unref(Mm* mm, uint32_t pfn, unsigned order, unsigned cpu) 
     cdef Zone* z = &mm.zones[zi]
     cdef Pcp* pcp = &mm.pcps[zi * mm.g.nr_cpus + cpu]
     cdef unsigned mt
+    if mm.vm.g.nr_memcgs and mm.vm.memcg_of[pfn]:
+        uncharge_page(mm, pfn, order)
     p.private_ = 0
     if p.flags & PG_hwpoison and order == 0:
         p.flags = PG_hwpoison
@@ -216,6 +219,8 @@ cdef int64_t free_burst(Mm* mm, const uint32_t* pfns, int64_t i, int64_t n, unsi
         for end in range(i, k):
             log.ring[log.pushed & (LOG_SIZE - 1)] = pfns[end]
             log.pushed += 1
+    if mm.vm.g.nr_memcgs:
+        uncharge_pages(mm, pfns + i, k - i)
     link[first].prev = head
     link[head].next = first
     room = <int>(k - i)

@@ -145,6 +145,7 @@ cdef struct Node:
     uint32_t nr_writeback_throttled
     int64_t nr_reclaim_start
     int64_t throttle_until_ns       # reclaimers wait until then
+    int64_t kswapd_nap_until_ns     # a wake-up before then comes early
 
 cdef struct Globals:
     int64_t now_ns

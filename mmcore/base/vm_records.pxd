@@ -467,7 +467,8 @@ cdef struct VmGlobals:
     uint32_t max_memcgs
     uint8_t memcg_no_lag            # statistics are always exact
     uint8_t memcg_recursiveprot_off
-    uint8_t swap_full_pad[2]
+    uint8_t reclaim_on              # allocation reclaims, kswapd runs
+    uint8_t kswapd_wanted           # that of some node
     int64_t memcg_folded_ns         # when statistics were folded last, and when they will be next
     int64_t memcg_fold_due_ns
     int64_t nr_swap_pages           # free slots, as si_swapinfo sees them

@@ -12,11 +12,15 @@ cdef enum:
 # memcg_rstat_updated(): a change of `n` in the statistics of a group (not the root). Readers of memory.stat ask how much changed.
 cdef inline void memcg_rstat_updated(Mm* mm, uint32_t id_, int64_t n) noexcept nogil:
     cdef Memcg* g
-    while True:
+    cdef int64_t threshold = <int64_t>MEMCG_UPDATE_BATCH * mm.g.nr_cpus
+    if n < 0:
+        n = -n
+    while n:
         g = &mm.vm.memcgs[id_]
-        g.nr_updates += <uint32_t>(n if n >= 0 else -n)
+        g.nr_updates += <uint32_t>n
         if g.nr_updates >= MEMCG_UPDATE_BATCH:
-            g.stats_updates += g.nr_updates
+            if g.stats_updates <= threshold:        # one that is due already need not count on
+                g.stats_updates += g.nr_updates
             g.nr_updates = 0
         if id_ == 0:
             return

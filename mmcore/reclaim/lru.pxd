@@ -1,6 +1,6 @@
 # LRU lists of a lruvec (a group on a node) and the per-CPU batches in front of them (mm/swap.c, include/linux/mm_inline.h). See lru.pyx.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_active, PG_head, PG_lru, PG_swapbacked, PG_unevictable
 from mmcore.base.records cimport Mm, Zone, page_at
 from mmcore.base.stat_items cimport NS_NR_INACTIVE_ANON, ZS_NR_ZONE_INACTIVE_ANON

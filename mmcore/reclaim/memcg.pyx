@@ -32,27 +32,6 @@ cdef int64_t FLUSH_TIME_NS = 2000000000
 
 # --- statistics ---------------------------------------------------------------------------------------------------------------------
 
-cdef void memcg_rstat_updated(Mm* mm, uint32_t id_, int64_t n) noexcept nogil:
-    cdef Memcg* c
-    cdef int64_t threshold = <int64_t>MEMCG_CHARGE_BATCH * mm.g.nr_cpus, updates
-    if n == 0:
-        return
-    if n < 0:
-        n = -n
-    while True:
-        c = memcg_at(mm, id_)
-        updates = c.nr_updates + n
-        if updates < MEMCG_CHARGE_BATCH:
-            c.nr_updates = <uint32_t>updates
-        else:
-            if c.stats_updates <= threshold:    # one that is due already need not count on
-                c.stats_updates += updates
-            c.nr_updates = 0
-        if id_ == 0:
-            return
-        id_ = memcg_parent(c)
-
-
 cdef void mod_memcg_kmem(Mm* mm, uint32_t id_, int64_t n) noexcept nogil:
     # mod_memcg_state(MEMCG_KMEM)
     if id_:

@@ -1,6 +1,6 @@
 # What becomes of each page that reclaim has isolated (shrink_folio_list). See shrink_folios.pyx.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm
 from mmcore.reclaim.scan_control cimport ReclaimStat, ScanControl
 

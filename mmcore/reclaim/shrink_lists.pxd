@@ -1,6 +1,6 @@
 # Passes over the lists of one lruvec, and how much of each is to be looked at (get_scan_count, shrink_lruvec). See shrink_lists.pyx.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm
 from mmcore.base.vm_records cimport Lruvec
 from mmcore.reclaim.scan_control cimport ScanControl

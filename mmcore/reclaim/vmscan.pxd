@@ -1,6 +1,6 @@
 # Reclaim with the classic LRU (mm/vmscan.c, v6.12). See vmscan.pyx, shrink_lists.pyx.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm
 
 cdef enum:

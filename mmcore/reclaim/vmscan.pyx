@@ -321,14 +321,12 @@ cdef unsigned balance_pgdat(Mm* mm, uint32_t node, unsigned order, unsigned hidx
     mark_zones(mm, node, hidx, True)
     while True:
         sc.priority = DEF_PRIORITY
-        sc.nr_reclaimed = 0
         while sc.priority >= 1:
             sc.reclaim_idx = hidx
             balanced = pgdat_balanced(mm, node, <unsigned>sc.order, hidx)
             if not balanced and boost:
                 boost = 0
                 sc.priority = DEF_PRIORITY
-                sc.nr_reclaimed = 0
                 continue
             if boost == 0 and balanced:
                 out = True

@@ -2,7 +2,7 @@
 # A shadow is what an evicted page leaves in its slot of the page index or of the swap cache: bits 0-1 are 01, bit 2 says that the page was
 # on an active list once, then node (9 bits), id of the group whose reclaim evicted it (16), and that lruvec's age (36).
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm
 
 cdef inline bint is_shadow(uint64_t value) noexcept nogil:

@@ -15,7 +15,8 @@ from mmcore.base.gfp cimport TASK_MEMALLOC, TASK_OOM_VICTIM
 from mmcore.base.records cimport page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.trace cimport Tracer
-from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node, kswapd_begin, kswapd_end
+from mmcore.alloc.kswapd cimport kswapd_begin, kswapd_end
+from mmcore.alloc.page_alloc cimport alloc_bulk, alloc_pages_node
 from mmcore.alloc.page_free cimport free_pages_order, isolate_piece, split_allocated
 from mmcore.base.vm_records cimport POOL_MMS
 from mmcore.sys.khugepaged cimport khugepaged_do_scan

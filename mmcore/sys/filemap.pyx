@@ -32,7 +32,8 @@ from mmcore.vm.radix cimport (
     RADIX_MASK, RADIX_SLOTS, radix_check, radix_leaf, radix_lookup, radix_make_leaf, radix_mark, radix_next, radix_next_absent,
     radix_nodes, radix_prune, radix_run_before, slot_is_page, slot_pfn,
 )
-from mmcore.vm.rmap cimport node_stat, page_index, set_page_index
+from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
+from mmcore.vm.rmap cimport page_index, set_page_index
 from mmcore.vm.vma cimport VM_HUGEPAGE, VM_RAND_READ, VM_SEQ_READ
 
 cnp.import_array()
@@ -81,16 +82,15 @@ cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
 cdef inline void page_enters(Mm* mm, File* f, uint32_t file, uint64_t index, uint32_t pfn) noexcept nogil:
     # __filemap_add_folio(): what the page's record and the counters say of it.
     cdef Page* p = page_at(mm, pfn)
-    cdef int64_t* stat = node_stat(mm, pfn)
     p.private_ = file
     p.flags |= PG_file | PG_uptodate
     if index:
         set_page_index(meta_at(mm, pfn), index)
         p.flags |= PG_meta
-    stat[NS_NR_FILE_PAGES] += 1
+    lruvec_stat_mod(mm, pfn, NS_NR_FILE_PAGES, 1)
     if f.flags & FILE_SHMEM:
         p.flags |= PG_swapbacked
-        stat[NS_NR_SHMEM] += 1
+        lruvec_stat_mod(mm, pfn, NS_NR_SHMEM, 1)
     f.nr_pages += 1
 
 
@@ -150,10 +150,9 @@ cdef inline bint page_mapped(Mm* mm, uint32_t pfn) noexcept nogil:
 
 
 cdef inline void page_leaves(Mm* mm, File* f, uint32_t pfn) noexcept nogil:
-    cdef int64_t* stat = node_stat(mm, pfn)
-    stat[NS_NR_FILE_PAGES] -= 1
+    lruvec_stat_mod(mm, pfn, NS_NR_FILE_PAGES, -1)
     if page_at(mm, pfn).flags & PG_swapbacked:
-        stat[NS_NR_SHMEM] -= 1
+        lruvec_stat_mod(mm, pfn, NS_NR_SHMEM, -1)
     f.nr_pages -= 1
 
 

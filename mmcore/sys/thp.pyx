@@ -411,7 +411,7 @@ cdef void zap_huge(Mm* mm, uint32_t as_, uint64_t* e, Gather* g) noexcept nogil:
     if entire_count(mm, head)[0] == 0:
         lruvec_stat_mod(mm, head, NS_NR_ANON_TRANSPARENT_HUGEPAGES, -PMD_PAGES)
         left = small_mapped(mm, head)
-        lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, left - pages_mapped(mm, head)[0])
+        lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, <int64_t>left - <int64_t>pages_mapped(mm, head)[0])
         if left and left < pages_mapped(mm, head)[0]:
             queue_deferred(mm, head, True)
         pages_mapped(mm, head)[0] = left
