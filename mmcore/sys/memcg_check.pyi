@@ -1,0 +1,3 @@
+from mmcore.base.state import State
+
+def memcg_check(s: State) -> None: ...
