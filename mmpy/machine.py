@@ -20,8 +20,6 @@ from mmcore.base.trace import Tracer
 from mmcore.phys import boot
 from mmcore.phys.memmap import MemoryMap, as_int
 from mmcore.phys.zones import BootPlan, plan_zones
-from mmcore.run import engine
-from mmcore.run.engine import Stop
 from mmpy import allocstate, snapshot
 from mmpy.allocstate import present_from_state
 from mmpy.config import KERNELS, MAX_CPUS, THP, MachineConfig
@@ -308,6 +306,8 @@ class Machine:
         those of bulk allocations). on_chunk(done, total) is called between chunks of `chunk` ops, on_checkpoint(id, rc, value) behind each
         CHECKPOINT; Ctrl-C and exceptions take effect there and leave a valid machine.
         """
+        from mmcore.run import engine
+        from mmcore.run.engine import Stop
         from mmcore.run.ops import OP_DTYPE, Op
 
         if not isinstance(ops, np.ndarray) or ops.dtype != OP_DTYPE or ops.ndim != 1:
