@@ -6,8 +6,8 @@ is flushed by whoever calls (sys/flush). Omits: swap entries' slots (they come w
 """
 from libc.stdint cimport int64_t
 
-from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_dirty, PG_mlocked, PG_owned, PG_referenced
-from mmcore.base.records cimport Page, page_at
+from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_anon, PG_dirty, PG_file, PG_mlocked, PG_owned, PG_referenced
+from mmcore.base.records cimport PAGEBLOCK_ORDER, Page, block_at, page_at
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
 from mmcore.phys.buddy cimport prefetch
 from mmcore.reclaim.lru cimport lru_add_drain
@@ -26,6 +26,9 @@ from mmcore.vm.rmap cimport (
 
 cdef enum:
     AHEAD = 16
+    ORDER_BITS = PG_ORDER_MASK << PG_ORDER_SHIFT
+    PLAIN = PG_allocated | PG_anon                      # one anonymous page, one mapping, nothing else about it
+    NOT_PLAIN = PLAIN | PG_file | PG_meta | PG_mlocked  # and no order
 
 
 cdef struct LargeRow:               # neighbouring entries that map neighbouring pages of one large folio
@@ -75,8 +78,8 @@ cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
 cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, Gather* g) noexcept nogil:
     cdef uint64_t* e = table_at(mm, slot)
     cdef uint64_t v
-    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0
-    cdef int64_t anon = 0
+    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0, block = ~<uint32_t>0
+    cdef int64_t anon = 0, plain = 0
     cdef int64_t* stat = NULL
     cdef int64_t* mine
     cdef LargeRow row
@@ -101,6 +104,20 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
             continue
         pfn = <uint32_t>pte_frame(v)
         flags = page_at(mm, pfn).flags
+        if flags & (NOT_PLAIN | ORDER_BITS) == PLAIN:
+            # a pageblock that names a zone lies in it: its node is looked up once for a row of its pages
+            if pfn >> PAGEBLOCK_ORDER != block:
+                block = pfn >> PAGEBLOCK_ORDER if block_at(mm, pfn >> PAGEBLOCK_ORDER).zone else ~<uint32_t>0
+                mine = node_stat(mm, pfn)
+                if mine != stat:
+                    if stat != NULL:
+                        stat[NS_NR_ANON_PAGES] -= anon
+                    stat = mine
+                    anon = 0
+            plain += 1
+            anon += 1
+            gather_page(mm, g, pfn)
+            continue
         if flags & PG_mlocked and maps_locked(mm, slot, i):
             munlock_folio(mm, pfn, g.cpu)
         if page_is_file(flags):
@@ -112,6 +129,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):
             mine = node_stat(mm, pfn)
+            block = ~<uint32_t>0
             if mine != stat:
                 if stat != NULL:
                     stat[NS_NR_ANON_PAGES] -= anon
@@ -119,6 +137,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
                 anon = 0
             anon += 1
             gather_page(mm, g, pfn)
+    m.rss[MM_ANONPAGES] -= plain
     if row.head:
         end_row(mm, &row)
     if stat != NULL:
