@@ -382,7 +382,8 @@ cdef unsigned tlb_walk(Tlb* t, unsigned cpu, uint32_t mm, uint64_t vpn, unsigned
     cdef TlbCpu* c = &t.cpus[cpu]
     if t.g.kind == TLB_OFF:
         return 0
-    return walk(t, cpu, c, slot_for(t, cpu, c, mm), vpn & TLB_VPN_MASK, size_of(t, page_shift))
+    # It may end at any level, also above the largest pages; only tables that exist are cached.
+    return walk(t, cpu, c, slot_for(t, cpu, c, mm), vpn & TLB_VPN_MASK, (page_shift - 12) // t.g.pt_bits)
 
 
 cdef unsigned tlb_fill(Tlb* t, unsigned cpu, uint32_t mm, uint64_t vpn, unsigned page_shift, bint writable, bint dirty) noexcept nogil:
