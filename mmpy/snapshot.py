@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from mmcore.base.state import ARRAYS, POOLS, State, aligned_zeros, pool_dtype
-from mmcore.vm.tlb import TlbModel
 
 FORMAT = "mmpy-machine"
 VERSION = 2
@@ -106,6 +105,8 @@ def _read_tlb(path: object, state: State, metas: dict[str, Any], members: dict[s
     """The TLBs of a machine that had some."""
     if not any(name.startswith("tlb.") for name in metas):
         return
+    from mmcore.vm.tlb_model import TlbModel
+
     template = TlbModel("off").arrays()
     state.attach("tlb", TlbModel.from_arrays({
         name: _rebuild(path, f"tlb.{name}", metas[f"tlb.{name}"], members, array.dtype) for name, array in template.items()

@@ -10,7 +10,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from mmcore.base.errors import ValidationError
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.vm.pgtable cimport PTE_DIRTY, PTE_PRESENT, PTE_RW, mm_alive, mm_at, pte_is_table, walk_entry, walk_level
-from mmcore.vm.tlb cimport TLB_GLOBAL, TLB_SLOTS, TlbModel
+from mmcore.vm.tlb_model cimport TlbModel
+from mmcore.vm.tlb_records cimport TLB_GLOBAL, TLB_SLOTS
 
 
 cdef object entry_fault(State s, uint32_t as_, unsigned size, uint64_t page, unsigned flags):

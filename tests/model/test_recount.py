@@ -94,7 +94,7 @@ def test_a_whole_folio_is_not_marked_partly_mapped():
 def test_counters_of_huge_pages():
     m, _, _, _ = huge_machine()
     m.state.vm_globals["mthp"][0][9 * 4 + 3] += 1
-    with pytest.raises(ValidationError, match="2 large folios of order 9 .* found 1"):
+    with pytest.raises(ValidationError, match=r"2 large folios of order 9 .* found 1"):
         m.validate()
     m.state.vm_globals["mthp"][0][9 * 4 + 3] -= 1
     m.state.nodes["vm_stat"][0, 28] -= 512
