@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.vm_backends import SYSTEMS
+from tests.model.vm_backends import SYSTEMS, twin_only
 from tests.reference.vm import constants as c
 
 BASE = 0x10000000
@@ -222,6 +222,7 @@ def test_hugetlb_without_reservation(system):
 
 
 def test_hugetlb_after_fork(system):
+    twin_only(system, "the core's fork gives the child no huge pages of the pool (sys/hugetlb: omits)")
     machine = system.machine(sysctl={"nr_hugepages": 2})
     p = machine.spawn()
     address = p.mmap(2 * MIB, flags=c.MAP_PRIVATE | c.MAP_ANONYMOUS | c.MAP_HUGETLB)
@@ -246,6 +247,7 @@ def test_hugetlb_after_fork(system):
 
 
 def test_hugetlb_shared_file(system):
+    twin_only(system, "the core has no hugetlbfs files and no shared huge mappings (sys/hugetlb: omits)")
     machine = system.machine(sysctl={"nr_hugepages": 4})
     file = machine.open("h", 8 * MIB, kind="hugetlb")
     p, q = machine.spawn(), machine.spawn()

@@ -80,6 +80,10 @@ class TwinMachine:
         self.opened.append(file)
         return file
 
+    def charged(self, file: File) -> int:
+        """Pages of commit charge that go with the file."""
+        return file.charged
+
     @property
     def committed(self) -> int:
         return self.commit.committed
