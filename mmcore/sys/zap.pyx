@@ -45,10 +45,19 @@ cdef void end_row(Mm* mm, LargeRow* row) noexcept nogil:
     row.lost = False
 
 
-cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
+cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
+    # Whether this entry's mapping is locked, so that the page counts it.
+    cdef uint64_t address = (mm.vm.table_info[slot].base + i) << 12
+    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, address)
+    return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
+
+
+cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
     cdef uint32_t head = folio_head(mm, pfn)
-    if row.head and (row.head != head + 1 or row.next != pfn):
+    if row.head != head + 1 or row.next != pfn:
         end_row(mm, row)
+        if page_at(mm, head).flags & PG_mlocked and maps_locked(mm, slot, i):
+            munlock_folio(mm, head, g.cpu)          # part of it is enough, and once for the row
     row.head = head + 1
     row.next = pfn + 1
     m.rss[MM_ANONPAGES] -= 1
@@ -66,13 +75,6 @@ cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t pfn, uint64_t e) noexc
         p.flags |= PG_referenced
     m.rss[MM_SHMEMPAGES if p.flags & PG_swapbacked else MM_FILEPAGES] -= 1
     file_rmap_remove(mm, pfn)
-
-
-cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
-    # Whether this entry's mapping is locked, so that the page counts it.
-    cdef uint64_t address = (mm.vm.table_info[slot].base + i) << 12
-    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, address)
-    return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
 
 
 cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, Gather* g) noexcept nogil:
@@ -118,13 +120,13 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
             anon += 1
             gather_page(mm, g, pfn)
             continue
+        if not page_is_file(flags) and (not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT)):
+            zap_large_part(mm, m, slot, i, pfn, &row, g)
+            continue
         if flags & PG_mlocked and maps_locked(mm, slot, i):
             munlock_folio(mm, pfn, g.cpu)
         if page_is_file(flags):
             zap_file_page(mm, m, pfn, v)
-            continue
-        if not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
-            zap_large_part(mm, m, pfn, &row, g)
             continue
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):

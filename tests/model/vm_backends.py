@@ -1,8 +1,8 @@
 """The virtual memories under test, by name.
 
 A system has machine(ram_pages, ...) with the arguments of tests.reference.vm.TwinMachine. Its machine has spawn(), open(), committed,
-commit_limit, hugetlb (total, free, reserved, surplus, overcommit, resize), events, nr_mlock, cow_copies, charged(file) and check(); a process has the methods and
-properties of TwinProcess. Calls that fail return a negative errno.
+commit_limit, hugetlb (total, free, reserved, surplus, overcommit, resize), events, nr_mlock, cow_copies,
+charged(file) and check(); a process has the methods and properties of TwinProcess. Calls that fail return a negative errno.
 """
 
 import pytest

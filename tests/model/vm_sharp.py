@@ -15,7 +15,6 @@ from mmcore.vm import pgtable
 from mmpy.machine import Machine
 from tests.model import vm_dump
 from tests.model.vm_core import PAGE, CoreMachine, CoreProcess
-from tests.reference.vm import constants as c
 
 OUTCOME = ("minor", "major", "hit", "segv", "segv", "sigbus", "oom")
 MODES = {"never": 0, "inherit": 1, "madvise": 2, "always": 3}
