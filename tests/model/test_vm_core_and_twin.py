@@ -35,7 +35,7 @@ class Pair:
         self.base = events(self.core)
 
     def _start(self):
-        pair = self.core.spawn(), self.twin.spawn()
+        pair = self.core.spawn(privileged=True), self.twin.spawn(privileged=True)
         pair[1].mm.start_brk = pair[1].mm.brk = pair[0].start_brk
         return pair
 
@@ -68,12 +68,17 @@ class Pair:
             assert getattr(self.core.hugetlb, name) == getattr(self.twin.hugetlb, name), (what, name)
 
 
-def step(rng: random.Random, pair: Pair):
+ALL = tuple(range(17))
+ON_LARGE = (2, 3, 4, 5, 6, 6, 6, 6, 7, 8, 10, 10, 10, 11, 14, 14, 14, 14)  # calls that meet folios in parts, in whole, shared, locked
+ON_POOL = (0, 3, 6, 13, 13, 13, 13, 13, 13, 14)
+
+
+def step(rng: random.Random, pair: Pair, calls: tuple[int, ...] = ALL):
     """One random call on both; what it was and both results."""
     ours, theirs = both = rng.choice(pair.processes)
     address = BASE + rng.choice((0, 0, 512, rng.randrange(1100))) * PAGE
     length = rng.choice((1, 2, 5, 17, 100, 512, 512, 1024)) * PAGE
-    call = rng.randrange(17)
+    call = rng.choice(calls)
     if call <= 2:
         flags = rng.choice((FIXED, FIXED, c.MAP_SHARED | c.MAP_ANONYMOUS | c.MAP_FIXED))
         kw = {"addr": address, "prot": rng.choice((RW, RW, RO, 0)), "flags": flags}
@@ -126,7 +131,7 @@ def step(rng: random.Random, pair: Pair):
         at, n = BASE + (1 << 31) + rng.randrange(4) * HUGE, rng.choice((1, 2, 3)) * HUGE
         kind = rng.randrange(4)
         if kind == 0:
-            flags = FIXED | c.MAP_HUGETLB | rng.choice((0, 0, c.MAP_NORESERVE)) & ~0
+            flags = FIXED | c.MAP_HUGETLB | rng.choice((0, 0, c.MAP_NORESERVE))
             ours.munmap(at, n), theirs.munmap(at, n)
             return ("hugetlb", at, n, flags), ours.mmap(n, addr=at, flags=flags), theirs.mmap(n, addr=at, flags=flags)
         if kind == 1:
@@ -139,14 +144,21 @@ def step(rng: random.Random, pair: Pair):
     return ("touch", address, length, write), *pair.touch(both, address, length // PAGE, write)
 
 
-def run(seed: int, steps: int) -> None:
+def run(seed: int, steps: int, calls: tuple[int, ...] = ALL) -> None:
     rng = random.Random(seed)
     mthp = rng.choice(({}, {64: "always"}, {16: "always", 256: "always"}, {32: "inherit", 1024: "always"}))
     # the core's fork leaves the pool's pages to the parent, the twin's shares them: either forks or hugetlb
-    pair = Pair(rng.choice(("always", "never")), mthp, rng.choice((0, 0, 4)))
+    pools = {ALL: (0, 0, 4), ON_LARGE: (0,), ON_POOL: (3, 4)}[calls]
+    pair = Pair(rng.choice(("always", "never") if calls is ALL else ("always",)), mthp, rng.choice(pools))
+    if calls is ON_LARGE:
+        for machine in pair.processes[0]:
+            machine.mmap(2200 * PAGE, addr=BASE, flags=FIXED)
+        pair.touch(pair.processes[0], BASE, 2200, True)
+    elif calls is ON_POOL:
+        pair.core.hugetlb.overcommit = pair.twin.hugetlb.overcommit = rng.randrange(3)
     done = []
     for _ in range(steps):
-        what, ours, theirs = step(rng, pair)
+        what, ours, theirs = step(rng, pair, calls)
         done.append(what)
         assert ours == theirs, (seed, len(done), what)
         pair.compare((seed, len(done), what))
@@ -155,8 +167,19 @@ def run(seed: int, steps: int) -> None:
         theirs.exit()
     live = pair.core.live()
     assert {name: n for name, n in live.items() if name != "files"} == dict.fromkeys(("tables", "vmas", "anon_vmas", "avcs", "mms"), 0)
+    assert pair.core.nr_mlock == pair.twin.nr_mlock == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_calls_agree(seed):
     run(seed, 40)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_calls_on_large_folios_agree(seed):
+    run(seed, 40, ON_LARGE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calls_on_hugetlb_agree(seed):
+    run(seed, 40, ON_POOL)
