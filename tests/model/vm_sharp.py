@@ -165,6 +165,13 @@ class SharpProcess(CoreProcess):
         calls.exit_(self.state, self.handle)
         self.machine.processes.remove(self)
 
+    def add_flags(self, addr: int, flags: int) -> None:
+        """The VMA at `addr` gets flags that no call gives it."""
+        records, at = self.state.get("vmas"), int(self.state.get("mms")[self.handle - 1]["vma_first"])
+        while not int(records[at - 1]["start"]) <= addr < int(records[at - 1]["end"]):
+            at = int(records[at - 1]["next"])
+        records["flags"][at - 1] |= flags
+
     @property
     def rss(self) -> dict[str, int]:
         row = self.state.get("mms")[self.handle - 1]["rss"]

@@ -177,6 +177,10 @@ class TwinProcess:
         self.machine.processes.remove(self)
         self.alive = False
 
+    def add_flags(self, addr: int, flags: int) -> None:
+        """The VMA at `addr` gets flags that no call gives it."""
+        self.mm.vmas.lookup(addr).flags |= flags
+
     def __getattr__(self, name: str):
         """total_vm, data_vm, exec_vm, stack_vm, locked_vm, map_count, minflt, majflt, rss, mmap_base, task_size: of the address space."""
         if name.startswith("_") or name == "mm":
