@@ -7,26 +7,21 @@ node instead of running on one. Omits: what later rooms bring (address spaces, p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmcore.alloc import page_alloc, page_free
 from mmcore.base.state import POOLS, State
-from mmcore.base.trace import Tracer
 from mmcore.phys import boot
-from mmcore.phys.memmap import MemoryMap, as_int
-from mmcore.phys.zones import BootPlan, plan_zones
-from mmcore.run import engine
-from mmcore.run.engine import Stop
+from mmcore.phys.memmap import MemoryMap
+from mmcore.phys.zones import BootPlan
 from mmpy import allocstate, snapshot
-from mmpy.allocstate import present_from_state
-from mmpy.config import KERNELS, MAX_CPUS, THP, MachineConfig
-from mmpy.flags import GFP_KERNEL, Task
-from mmpy.sysctl import STORED, SysctlView
+from mmpy.config import TLBS, MachineConfig
+from mmpy.flags import GFP_KERNEL
+from mmpy.page_requests import PageRequests
+from mmpy.sysctl import SysctlView
 from mmpy.tlb import TlbView, attach_tlb
 from mmpy.views import NodeView, PageView, VmstatView, ZoneView
 
@@ -37,11 +32,10 @@ if TYPE_CHECKING:
     from mmpy.process import Process
     from mmpy.thp import ThpView
 
-CHUNK_OPS = 1 << 18
 _PAGES_PER_SECTION = 32768
 
 
-class Machine:
+class Machine(PageRequests):
     """A simulated machine, as it is after boot.
 
     Parameters: memory, a size ("4G", or bytes); nodes, their number or sizes; distances, a matrix; cpus, their number or a list per node;
@@ -92,10 +86,15 @@ class Machine:
     # ------------------------------------------------------------ other ways to a machine
 
     @classmethod
-    def from_plan(cls, plan: BootPlan, *, kernel: str = "6.12", thp: str = "always", config: dict[str, Any] | None = None) -> Machine:
+    def from_plan(
+        cls, plan: BootPlan, *, kernel: str = "6.12", thp: str = "always", paging: str | None = None, tlb: str = "off",
+        config: dict[str, Any] | None = None,
+    ) -> Machine:  # fmt: skip
         """A machine from a plan of its physical memory (mmcore.phys.zones)."""
+        if tlb not in TLBS:
+            raise ValueError(f"tlb is {tlb!r}; it must be one of {', '.join(map(repr, TLBS))}")
         self = cls.__new__(cls)
-        self._boot(plan, {"from": "plan", **(config or {})}, kernel, thp)
+        self._boot(plan, {"from": "plan", **(config or {}), "tlb": tlb}, kernel, thp, paging)
         return self
 
     @classmethod
@@ -113,6 +112,8 @@ class Machine:
         managed: Mapping[Any, int] | None = None,
         late: Mapping[Any, int] | None = None,
         reserved: Sequence[tuple[int, int]] | Mapping[str, int] | None = None,
+        paging: str | None = None,
+        tlb: str = "off",
         sysctl: Mapping[str, object] | None = None,
     ) -> Machine:
         """A machine with exactly this memory.
@@ -120,20 +121,14 @@ class Machine:
         cpus: their number (all on the first node), or the node of each. managed: final managed pages by (node, zone name), late: how
         many of them boot frees only after the watermarks are set; without both, `reserved` page ranges, or a sized machine's default.
         """
-        number = cpus if isinstance(cpus, int) else len(cpus)
-        if not 1 <= number <= MAX_CPUS["x86_64"]:
-            raise ValueError(f"cpus is {cpus!r}; it must be 1..8192, or the node (0..1023) of each CPU")
-        home = min(r.nid for r in memory.ranges)
-        cpu_node = [home] * number if isinstance(cpus, int) else [as_int(n, "node of a CPU") for n in cpus]
-        if any(not 0 <= n < 1024 for n in cpu_node):
-            raise ValueError(f"cpus is {cpus!r}; it must be 1..8192, or the node (0..1023) of each CPU")
-        if kernel not in KERNELS or thp not in THP:
-            raise ValueError(f"kernel is {kernel!r} and thp {thp!r}; they must be one of {KERNELS} and {THP}")
-        plan = plan_zones(
-            memory, kernel=kernel, cpu_node=cpu_node, distances=distances, kernelcore=kernelcore, movablecore=movablecore,
-            lowmem_end=lowmem_end, managed=managed, late=late, reserved=reserved,
+        from mmpy.plans import plan_of_memory_map
+
+        plan = plan_of_memory_map(
+            memory, cpus, kernel, thp, distances=distances, kernelcore=kernelcore, movablecore=movablecore, lowmem_end=lowmem_end,
+            managed=managed, late=late, reserved=reserved,
         )  # fmt: skip
-        self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "memory map", "memory": memory.to_dict()})
+        config = {"from": "memory map", "memory": memory.to_dict()}
+        self = cls.from_plan(plan, kernel=kernel, thp=thp, paging=paging, tlb=tlb, config=config)
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
         return self
@@ -141,29 +136,17 @@ class Machine:
     @classmethod
     def from_state(
         cls, alloc: allocstate.AllocState, *, memory: MemoryMap | None = None, cpus: Sequence[int] | None = None, arch: str | None = None,
-        kernel: str = "6.12", thp: str = "always", distances: Sequence[Sequence[int]] | None = None,
+        kernel: str = "6.12", thp: str = "always", distances: Sequence[Sequence[int]] | None = None, paging: str | None = None,
+        tlb: str = "off",
     ) -> Machine:  # fmt: skip
         """A machine whose allocator is in a given state (form: mmpy.allocstate), such as a recorded snapshot.
 
         memory tells which page frames exist; without it, they are inferred from the zones' spans. cpus: the node of each CPU.
         """
-        try:
-            names = {z["name"] for z in alloc["zones"].values()}
-            arch = arch or ("i386" if "HighMem" in names else "x86_64")
-            if memory is None:
-                memory = MemoryMap(present_from_state(alloc), arch)
-            nr_cpus = max((c + 1 for z in alloc["zones"].values() for c in z["pcp"]), default=1)
-            if not 1 <= nr_cpus <= MAX_CPUS["x86_64"]:
-                raise ValueError(f"it has per-CPU lists of CPU {nr_cpus - 1}; the limit is CPU {MAX_CPUS['x86_64'] - 1}")
-            lowmem_end = next((z["start_pfn"] for z in alloc["zones"].values() if z["name"] == "HighMem" and z["present"]), None)
-            movable = {node: z["start_pfn"] for (node, _), z in alloc["zones"].items() if z["name"] == "Movable" and z["present"]}
-            plan = plan_zones(
-                memory, cpu_node=list(cpus) if cpus is not None else [0] * nr_cpus, distances=distances, lowmem_end=lowmem_end,
-                movable_pfn=movable or None, managed={(node, z["name"]): 0 for (node, _), z in alloc["zones"].items()},
-            )  # fmt: skip
-        except allocstate.MISFITS as error:
-            raise ValueError(f"no machine can be in this state ({type(error).__name__}): {error}") from error
-        self = cls.from_plan(plan, kernel=kernel, thp=thp, config={"from": "state"})
+        from mmpy.plans import plan_of_state
+
+        plan = plan_of_state(alloc, memory, cpus, arch, distances)
+        self = cls.from_plan(plan, kernel=kernel, thp=thp, paging=paging, tlb=tlb, config={"from": "state"})
         allocstate.load_checked(self.state, alloc)
         return self
 
@@ -176,6 +159,8 @@ class Machine:
         pagetypeinfo: str | None = None,
         vmstat: str | None = None,
         meminfo: str | None = None,
+        paging: str | None = None,
+        tlb: str = "off",
     ) -> Machine:
         """A machine as a real one's /proc texts describe it: zones, watermarks, per-CPU sizes and the number of free blocks of each order.
 
@@ -185,7 +170,7 @@ class Machine:
         from mmpy.proc.infer import infer_machine
 
         found = infer_machine(zoneinfo=zoneinfo, buddyinfo=buddyinfo, pagetypeinfo=pagetypeinfo, vmstat=vmstat, meminfo=meminfo)
-        return found.build(cls)
+        return found.build(cls, paging=paging, tlb=tlb)
 
     def _boot(self, plan: BootPlan, config: dict[str, Any], kernel: str, thp: str, paging: str | None = None) -> None:
         state = boot.boot(plan, kernel=kernel, thp=thp, paging=paging)
@@ -203,159 +188,6 @@ class Machine:
         self.nr_nodes = int(state.globals["nr_nodes"][0])
         self._task = 0
         self.inferred: list[str] = []
-
-    # ------------------------------------------------------------ pages
-
-    def alloc_pages(self, order: int = 0, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> int:
-        """Allocate 2**order contiguous pages (order 0..10) on behalf of `cpu`, from `node` on (default: the CPU's); first page frame.
-
-        PageAllocFailure (a MemoryError) if no zone has them, GfpError for an illegal mask, ValueError for values out of range.
-        """
-        return page_alloc.alloc_pages(self.state, gfp, order, cpu, -1 if node is None else node, self._task)
-
-    def free_pages(self, pfn: int, order: int = 0, *, cpu: int = 0) -> None:
-        """Give back a block of 2**order pages. BadPageError names a page that cannot be freed so; nothing changes then."""
-        page_free.free_pages(self.state, pfn, order, cpu)
-
-    def alloc_pages_many(self, n: int, order: int = 0, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> np.ndarray:
-        """`n` allocations in a row, as `n` single calls would go; stops at the first failure.
-
-        Returns the page frames it got: array of uint32, shorter than `n` when memory ran out.
-        """
-        out = np.empty(self._count(n), np.uint32)
-        got = page_alloc.alloc_pages_many(self.state, out, gfp, order, cpu, -1 if node is None else node, self._task)
-        return out[:got]
-
-    def free_pages_many(self, pfns: np.ndarray, order: int = 0, *, cpu: int = 0) -> None:
-        """Free every block of `pfns` (uint32) in order. All are checked first: BadPageError leaves the machine unchanged."""
-        page_free.free_pages_many(self.state, pfns, order, cpu)
-
-    def alloc_pages_bulk(self, n: int, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> np.ndarray:
-        """The kernel's alloc_pages_bulk: up to `n` single pages with one watermark test; array of uint32, perhaps shorter."""
-        out = np.empty(self._count(n), np.uint32)
-        return out[: page_alloc.alloc_pages_bulk(self.state, out, gfp, cpu, -1 if node is None else node, self._task)]
-
-    def alloc_pages_exact(self, nr_pages: int, gfp: int = GFP_KERNEL, *, node: int | None = None, cpu: int = 0) -> np.ndarray:
-        """Exactly nr_pages contiguous pages (1..1024), each to be freed by itself; array of uint32."""
-        pfn = page_alloc.alloc_pages_exact(self.state, nr_pages, gfp, cpu, -1 if node is None else node, self._task)
-        return np.arange(pfn, pfn + nr_pages, dtype=np.uint32)
-
-    def get_free_pages(self, order: int = 0, gfp: int = GFP_KERNEL, *, cpu: int = 0) -> int:
-        """__get_free_pages: pages with a kernel mapping (no __GFP_HIGHMEM); first page frame."""
-        return self.alloc_pages(order, int(gfp) & ~0x2, cpu=cpu)
-
-    def get_zeroed_page(self, gfp: int = GFP_KERNEL, *, cpu: int = 0) -> int:
-        """get_zeroed_page: one page, marked to be zeroed."""
-        return self.get_free_pages(0, int(gfp) | 0x100, cpu=cpu)
-
-    def split_page(self, pfn: int, order: int) -> None:
-        """Turn an allocated block that is not compound into single pages."""
-        page_free.split_page(self.state, pfn, order)
-
-    def get_page(self, pfn: int) -> None:
-        """Take a further reference to an allocated block."""
-        page_free.get_page(self.state, pfn)
-
-    def put_page(self, pfn: int, *, cpu: int = 0) -> None:
-        """Drop a reference to a block; the last one frees it."""
-        page_free.put_page(self.state, pfn, cpu)
-
-    def drain_all_pages(self) -> None:
-        """Give every page on per-CPU lists back to the buddy lists (drain_all_pages)."""
-        self._one_op(engine_op="DRAIN_ALL")
-
-    def vmstat_tick(self, cpu: int = 0) -> None:
-        """One run of the vmstat worker on a CPU: folds differentials, lets `high` decay, drains what is above it."""
-        if not 0 <= as_int(cpu, "cpu") < self.nr_cpus:
-            raise ValueError(f"cpu is {cpu}; the machine has {self.nr_cpus}")
-        self._one_op(engine_op="VMSTAT_TICK", cpu=cpu)
-
-    @contextmanager
-    def task(self, flags: int | Task) -> Iterator[None]:
-        """Requests inside are made by a task with these flags: `with machine.task(Task.NOFS): ...`. Scopes nest."""
-        if int(flags) & ~127:
-            raise ValueError(f"task flags {int(flags):#x}: only bits of mmpy.Task are known")
-        before = self._task
-        self._task |= int(flags)
-        try:
-            yield
-        finally:
-            self._task = before
-
-    def _count(self, n: int) -> int:
-        limit = int(self.state.globals["nr_pages"][0])
-        if isinstance(n, bool) or not hasattr(n, "__index__"):
-            raise TypeError(f"n must be an integer, not {type(n).__name__}")
-        n = n.__index__()
-        if not 0 <= n <= limit:
-            raise ValueError(f"n is {n}; it must lie in 0..{limit}, the machine's page frames")
-        return n
-
-    # ------------------------------------------------------------ operations
-
-    def run(
-        self,
-        ops: np.ndarray,
-        *,
-        on_chunk: Callable[[int, int], object] | None = None,
-        chunk: int = CHUNK_OPS,
-        tracer: Tracer | None = None,
-        on_checkpoint: Callable[[int, np.ndarray, np.ndarray], object] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Run a stream of operations (array of mmcore.run.ops.OP_DTYPE) to its end.
-
-        Returns rc (int64: 0 or a count, negative for a failed op), value (uint64: page frame, or offset into pages) and pages (uint32:
-        those of bulk allocations). on_chunk(done, total) is called between chunks of `chunk` ops, on_checkpoint(id, rc, value) behind each
-        CHECKPOINT; Ctrl-C and exceptions take effect there and leave a valid machine.
-        """
-        from mmcore.run.ops import OP_DTYPE, Op
-
-        if not isinstance(ops, np.ndarray) or ops.dtype != OP_DTYPE or ops.ndim != 1:
-            raise TypeError(f"ops must be a one-dimensional array of OP_DTYPE, not {getattr(ops, 'dtype', type(ops).__name__)}")
-        if chunk < 1:
-            raise ValueError(f"chunk is {chunk}; it must be at least 1")
-        ops = np.ascontiguousarray(ops)
-        rc, value = np.zeros(len(ops), np.int64), np.zeros(len(ops), np.uint64)
-        bulk = ops["a"][ops["op"] == int(Op.ALLOC_BULK)] if len(ops) else ops
-        room = int(bulk.sum(dtype=np.float64)) if len(bulk) else 0
-        limit = int(self.state.globals["nr_pages"][0]) * 64
-        if room > limit:
-            raise ValueError(f"bulk allocations of the stream ask for {room} pages; the limit is {limit}")
-        pages = np.zeros(room, np.uint32)
-        at, used, stop = 0, 0, Stop.BUDGET
-        while stop is not Stop.DONE:
-            stop, at, used = engine.run(self.state, ops, rc, value, at, chunk, pages, used, tracer)
-            if stop == Stop.AT_CHECKPOINT:
-                if on_checkpoint is not None:
-                    on_checkpoint(int(ops["a"][at - 1]), rc, value)
-                if at == len(ops):
-                    stop = Stop.DONE
-            if on_chunk is not None:
-                on_chunk(at, len(ops))
-        return rc, value, pages[:used]
-
-    def _one_op(self, *, engine_op: str, **fields: int) -> int:
-        from mmcore.run.ops import OP_DTYPE, Op
-
-        ops = np.zeros(1, OP_DTYPE)
-        ops["op"] = int(Op[engine_op])
-        for name, value in fields.items():
-            ops[name] = value
-        return int(self.run(ops)[0][0])
-
-    def kswapd_begin(self, node: int = 0) -> None:
-        """kswapd starts to balance a node: boosts are noted, the zones' lists are held short."""
-        self._node(node)
-        self._one_op(engine_op="KSWAPD_BEGIN", a=node)
-
-    def kswapd_end(self, node: int = 0) -> None:
-        """kswapd's run is over: the boosts noted at its start are taken back."""
-        self._node(node)
-        self._one_op(engine_op="KSWAPD_END", a=node)
-
-    def _node(self, node: int) -> None:
-        if not 0 <= as_int(node, "node") < self.nr_nodes:
-            raise ValueError(f"node is {node}; the machine has {self.nr_nodes}")
 
     # ------------------------------------------------------------ views
 
@@ -501,17 +333,12 @@ class Machine:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Machine:
         """Read a machine back. SnapshotFormatError (a ValueError) for a file that is damaged or none of ours."""
+        from mmpy.plans import checked_config
+
         state, config, extra = snapshot.read(path)
         self = cls.__new__(cls)
         try:
-            stored = {str(k): as_int(v, str(k)) for k, v in extra.get("stored_sysctl", {}).items()}
-            for name, value in stored.items():
-                if not STORED[name][1] <= value <= STORED[name][2]:
-                    raise ValueError(f"sysctl {name} is {value}; it must lie in {STORED[name][1]}..{STORED[name][2]}")
-            if config["arch"] not in boot.ZONE_NAMES or len(boot.ZONE_NAMES[config["arch"]]) != int(state.globals["nr_zone_types"][0]):
-                raise ValueError(f"architecture {config['arch']!r} does not fit the zones")
-            if config["kernel"] not in KERNELS or KERNELS.index(config["kernel"]) != int(state.globals["kernel"][0]):
-                raise ValueError(f"kernel {config['kernel']!r} is unknown, or not the one whose rules the state follows")
+            stored = checked_config(state, config, extra)
             self._adopt(state, config, stored)
             self.inferred = [str(line) for line in extra.get("inferred", [])]
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -520,17 +347,9 @@ class Machine:
 
     def _canonical(self) -> State:
         """This machine's state with untouched blocks written out and without hints: equal machines have equal bytes."""
-        lazy = self.state.zones["lazy_left"].any() or len(np.flatnonzero(self.state.lazy["end"]))
-        emptied = (self.state.pools["live"] == 0) & (self.state.pools["used"] != 0)
-        cached = self.state.get("mms")["vma_cache"].any()
-        if not lazy and not cached and not emptied.any():
-            return self.state
-        state = self.state.copy()
-        if lazy:
-            boot.materialize(state)
-        state.get("mms")["vma_cache"] = 0
-        state.forget_pools(np.flatnonzero(emptied).tolist())
-        return state
+        from mmpy.comparing import canonical
+
+        return canonical(self.state)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Machine):
@@ -543,33 +362,11 @@ class Machine:
 
     def diff(self, other: Machine) -> list[str]:
         """What differs between two machines, a line each; empty if they are equal. Lists first, then counters and pages."""
+        from mmpy.comparing import differences
+
         if not isinstance(other, Machine):
             raise TypeError(f"diff() takes a Machine, not {type(other).__name__}")
-        if (self.arch, self.kernel) != (other.arch, other.kernel):
-            return [f"architecture and kernel: {self.arch} {self.kernel} and {other.arch} {other.kernel}"]
-        out = allocstate.differences(self.allocator_state(), other.allocator_state())
-        a, b = self.state, other.state
-        if len(a.pages) != len(b.pages) or len(a.zones) != len(b.zones) or len(a.pcps) != len(b.pcps):
-            return [*out, f"shape: {len(a.pages)} page frames, {len(a.zones)} zones, {self.nr_cpus} CPUs and "
-                    f"{len(b.pages)}, {len(b.zones)}, {other.nr_cpus}"]  # fmt: skip
-        for name in sorted(dict(self.sysctl).keys() | dict(other.sysctl).keys()):
-            if self.sysctl[name] != other.sysctl[name]:
-                out.append(f"sysctl {name}: {self.sysctl[name]} and {other.sysctl[name]}")
-        out += [f"vmstat {n}: {v} and {other.vmstat[n]}" for n, v in self.vmstat.items() if v != other.vmstat[n]]
-        if out or self == other:
-            return out
-        x, y = self._canonical(), other._canonical()
-        for name in x.differing(y):
-            p, q = x.get(name), y.get(name)
-            if p.shape != q.shape:
-                out.append(f"{name}: {len(p)} and {len(q)} records")
-            elif p.dtype.names:
-                fields = [f for f in p.dtype.names if not np.array_equal(p[f], q[f])]
-                at = int(np.flatnonzero(p != q)[0])
-                out.append(f"{name}: record {at} first, fields {', '.join(fields)}: {p[at]} and {q[at]}")
-            else:
-                out.append(f"{name} differ")
-        return out
+        return differences(self, other)
 
     def __repr__(self) -> str:
         zones = ", ".join(f"{z.name}{'' if self.nr_nodes == 1 else f'@{z.node}'}" for z in self.zones if z.populated)

@@ -7,17 +7,13 @@ the checksums, the dtypes against those of this version, and the whole state by 
 
 from __future__ import annotations
 
-import json
 import os
-import tokenize
-import zipfile
 import zlib
 from typing import Any
 
 import numpy as np
 
 from mmcore.base.state import ARRAYS, POOLS, State, aligned_zeros, pool_dtype
-from mmcore.vm.tlb import TlbModel
 
 FORMAT = "mmpy-machine"
 VERSION = 2
@@ -25,11 +21,15 @@ CHUNK = 1 << 16
 MAX_BYTES = 1 << 40
 
 
-# what numpy and zipfile raise on bytes that are no archive of plain arrays
-_UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, AttributeError,
-    SyntaxError, tokenize.TokenError, TypeError, OverflowError, RuntimeError, RecursionError,
-)  # fmt: skip
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What numpy and zipfile raise on bytes that are no archive of plain arrays."""
+    import tokenize  # when a file is read: importing mmpy needs neither
+    import zipfile
+
+    return (
+        OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, AttributeError,
+        SyntaxError, tokenize.TokenError, TypeError, OverflowError, RuntimeError, RecursionError,
+    )  # fmt: skip
 
 
 class SnapshotFormatError(ValueError):
@@ -38,6 +38,8 @@ class SnapshotFormatError(ValueError):
 
 def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], extra: dict[str, Any]) -> None:
     """Save a state with the configuration of its machine; an existing file is replaced as a whole or not at all."""
+    import json
+
     members: dict[str, np.ndarray] = {}
     arrays: dict[str, Any] = {}
     for name, array in state.arrays().items():
@@ -60,12 +62,14 @@ def write(path: str | os.PathLike[str], state: State, config: dict[str, Any], ex
 
 def read(path: str | os.PathLike[str]) -> tuple[State, dict[str, Any], dict[str, Any]]:
     """State, configuration and extras of a saved machine. SnapshotFormatError says what is wrong with the file."""
+    import json
+
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
-    except _UNREADABLE as error:
+    except _unreadable() as error:
         raise SnapshotFormatError(f"{path}: not a saved machine ({error})") from None
     try:
         header = json.loads(bytes(members["header"]).decode())
@@ -101,6 +105,8 @@ def _read_tlb(path: object, state: State, metas: dict[str, Any], members: dict[s
     """The TLBs of a machine that had some."""
     if not any(name.startswith("tlb.") for name in metas):
         return
+    from mmcore.vm.tlb_model import TlbModel
+
     template = TlbModel("off").arrays()
     state.attach("tlb", TlbModel.from_arrays({
         name: _rebuild(path, f"tlb.{name}", metas[f"tlb.{name}"], members, array.dtype) for name, array in template.items()

@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mmcore.base.state import State
-from mmcore.vm.tlb import KINDS, TlbModel
 
 if TYPE_CHECKING:
+    from mmcore.vm.tlb_model import TlbModel
     from mmpy.machine import Machine
-
-_KIND_NAMES = {number: name for name, number in KINDS.items()}
 
 
 def attach_tlb(state: State, name: str, arch: str) -> None:
     """Give a machine that has just booted its TLBs; "off": none."""
     if name == "off":
         return
+    from mmcore.vm.tlb_model import TlbModel
+
     g = state.vm_globals[0]
     overrides = {"asids": 1} if arch == "i386" else {}
     model = TlbModel(name, int(state.globals["nr_cpus"][0]), pt_levels=int(g["pt_levels"]), pt_bits=int(g["pt_bits"]), **overrides)
@@ -49,7 +49,11 @@ class TlbView(Mapping[str, int]):
     @property
     def kind(self) -> str:
         """ "off", "sets" or "unbounded"."""
-        return "off" if self.model is None else _KIND_NAMES[int(self.model.config["kind"][0])]
+        if self.model is None:
+            return "off"
+        from mmcore.vm.tlb_config import KINDS
+
+        return list(KINDS)[int(self.model.config["kind"][0])]
 
     def cpu(self, cpu: int) -> TlbView:
         """The counters of one CPU."""

@@ -6,7 +6,6 @@ Simplifies: a row is a copy, taken when it was made. Omits: VMA policies and ope
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,6 +109,8 @@ class VmaList(list[VmaView]):
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{title}</th>" for title in ("start", "end", "size", "rights", "offset", "name"))
+        import html
+
         rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in vma._cells()) + "</tr>" for vma in self)
         return f"<table><tr>{head}</tr>{rows}</table>"
 

@@ -35,11 +35,12 @@ ACPI_TAIL_PAGES = 38
 ISA_RAM_END = 0x9F
 """pfn behind the last whole page of conventional memory; the extended BIOS data area begins in the next"""
 
-_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?", re.IGNORECASE)
-_EARLY = re.compile(r"node\s+(\d+): \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\]")
-_E820 = re.compile(r"BIOS-e820: \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] (usable|reserved|\S.*)")
-_E820_UPDATE = re.compile(r"e820: (?:update|remove) \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] usable")
-_IOMEM_RAM = re.compile(r"^\s*([0-9a-fA-F]+)-([0-9a-fA-F]+) : System RAM\s*$")
+# patterns as texts: re compiles each at its first use, which importing does not pay for
+_SIZE = r"(0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?"
+_EARLY = r"node\s+(\d+): \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\]"
+_E820 = r"BIOS-e820: \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] (usable|reserved|\S.*)"
+_E820_UPDATE = r"e820: (?:update|remove) \[mem 0x([0-9a-fA-F]+)-0x([0-9a-fA-F]+)\] usable"
+_IOMEM_RAM = r"^\s*([0-9a-fA-F]+)-([0-9a-fA-F]+) : System RAM\s*$"
 
 Span = tuple[int, int]
 """(first pfn, end pfn), the end exclusive"""
@@ -51,7 +52,7 @@ def parse_size(size: str | int, name: str = "memory") -> int:
     TypeError for anything else; ValueError if it is negative, no whole number of pages, or beyond 8 TiB. `name` is for the message.
     """
     if isinstance(size, str):
-        match = _SIZE.fullmatch(size.strip())
+        match = re.fullmatch(_SIZE, size.strip(), re.IGNORECASE)
         if match is None:
             raise ValueError(f"{name} is {size!r}; a size is a number of bytes, or one with K, M, G, T or P, such as '4G'")
         number, unit = match[1], 1 << 10 * " KMGTP".index(match[2].upper() or " ")
@@ -274,7 +275,7 @@ class MemoryMap:
         _, found, rest = text.partition("Early memory node ranges")
         ranges: list[tuple[int, int, int]] = []
         for line in rest.splitlines()[1:]:
-            match = _EARLY.search(line)
+            match = re.search(_EARLY, line)
             if match is None:
                 break
             ranges += _whole_pages(int(match[2], 16), int(match[3], 16), line, int(match[1]))
@@ -294,7 +295,7 @@ class MemoryMap:
         ranges: list[tuple[int, int, int]] = []
         seen = 0
         for line in text.splitlines():
-            match = _IOMEM_RAM.match(line)
+            match = re.match(_IOMEM_RAM, line)
             if match:
                 seen += 1
                 if int(match[2], 16):
@@ -353,13 +354,13 @@ def _whole_pages(first: int, last: int, line: str, nid: int = 0) -> list[tuple[i
 
 def _e820(text: str) -> list[Span]:
     usable, taken = [], []
-    for match in _E820.finditer(text):
+    for match in re.finditer(_E820, text):
         first, last = int(match[1], 16), int(match[2], 16)
         if last < first:
             raise ValueError(f"a range of RAM ends before it begins: {match[0]!r}")
         if match[3] == "usable":
             usable.append((-(-first >> PAGE_SHIFT), (last + 1) >> PAGE_SHIFT))
-    for match in _E820_UPDATE.finditer(text):
+    for match in re.finditer(_E820_UPDATE, text):
         taken.append((int(match[1], 16) >> PAGE_SHIFT, -(-(int(match[2], 16) + 1) >> PAGE_SHIFT)))
     # The ISA hole stays out even where firmware calls it usable.
     taken += [(0, 1), (0xA0, LOW_MEMORY_END)]

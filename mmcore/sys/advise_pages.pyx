@@ -1,19 +1,22 @@
 """Advice about pages that are there.
 
 Models: madvise_free_pte_range, madvise_cold_or_pageout_pte_range, madvise_collapse, mlock_pte_range (mm/madvise.c, mm/khugepaged.c,
-mm/mlock.c, v6.12). Simplifies: a huge mapping that the range covers in part is split at once. Omits: MADV_PAGEOUT's reclaim (it makes
-pages old and inactive; reclaim takes them when it comes), swap-in by MADV_WILLNEED.
+mm/mlock.c, v6.12), large folios included: advice to part of one splits it unless it is likely shared, mlock takes only those that lie
+wholly in the range, munlock takes all. Simplifies: a folio that is locked elsewhere is not split. Omits: MADV_PAGEOUT's reclaim (it makes
+pages old and inactive; reclaim takes them when it comes), swap-in by MADV_WILLNEED, large folios of files.
 """
 from mmcore.base.errors cimport E_AGAIN, E_INVAL, E_NOMEM
-from mmcore.base.flags cimport PG_swapcache
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_swapcache, PG_unevictable
 from mmcore.base.records cimport meta_at, page_at
 from mmcore.base.vm_records cimport Vma
 from mmcore.reclaim.lru cimport lru_deactivate, lru_lazyfree
 from mmcore.reclaim.mlock cimport mlock_folio, munlock_folio
 from mmcore.sys.filemap cimport file_punch, file_willneed
 from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
-from mmcore.sys.khugepaged cimport SCAN_ALLOC_FAIL, SCAN_PAGE_ANON, SCAN_PAGE_STATE, SCAN_PMD_MAPPED, SCAN_SUCCEED, collapse_block
-from mmcore.sys.thp cimport folio_head, split_huge_pmd, vma_allows_huge
+from mmcore.sys.khugepaged cimport (
+    SCAN_ALLOC_FAIL, SCAN_PAGE_ANON, SCAN_PAGE_STATE, SCAN_PMD_MAPPED, SCAN_SUCCEED, collapse_block, split_folio,
+)
+from mmcore.sys.thp cimport folio_head, folio_likely_shared, vma_allows_huge
 from mmcore.vm.pgtable cimport (
     PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at, walk_level,
 )
@@ -49,10 +52,40 @@ cdef uint64_t advise_folio(Mm* mm, uint64_t e, uint32_t head, Advice what, unsig
     return e
 
 
+cdef inline bint split_for(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
+    # Advice reaches a part of a large folio: whether it is small pages now.
+    return not folio_likely_shared(mm, head) and not page_at(mm, head).flags & PG_unevictable and split_folio(mm, head, cpu) == 0
+
+
+cdef uint64_t advise_large(Mm* mm, uint64_t* e, uint64_t room, uint32_t pfn, Advice what, unsigned cpu) noexcept nogil:
+    # Small entries that map neighbouring pages of one large folio, at most `room` in this table: how many they are; 0: it was split, look
+    # at them again.
+    cdef uint32_t head = folio_head(mm, pfn), n = <uint32_t>1 << (page_at(mm, head).flags >> PG_ORDER_SHIFT & PG_ORDER_MASK)
+    cdef uint64_t k = 0, i
+    if not page_is_anon(page_at(mm, head).flags):
+        return 1
+    while k < room and pfn + k < head + n and pte_mapped(e[k]) and not e[k] & PTE_SPECIAL and pte_frame(e[k]) == pfn + k:
+        k += 1
+    if what == MUNLOCK:
+        munlock_folio(mm, head, cpu)
+    elif k < n:
+        return 0 if what != MLOCK and split_for(mm, head, cpu) else k
+    elif what == MLOCK:
+        mlock_folio(mm, head, cpu)
+    elif meta_at(mm, head).mapcount == n and not page_at(mm, head).flags & PG_swapcache:
+        for i in range(k):
+            e[i] &= ~PTE_ACCESSED if what == COLD else ~(PTE_DIRTY | PTE_ACCESSED)
+        if what == COLD:
+            lru_deactivate(mm, head, cpu)
+        else:
+            lru_lazyfree(mm, head, cpu)
+    return k
+
+
 cdef void advise_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Advice what, unsigned cpu) noexcept nogil:
-    cdef uint64_t vpn = start >> 12, stop = end >> 12, next_
+    cdef uint64_t vpn = start >> 12, stop = end >> 12, next_, n
     cdef uint64_t* e
-    cdef uint32_t pfn, head
+    cdef uint32_t pfn, flags
     while vpn < stop:
         next_ = (vpn | mm.vm.mask) + 1
         if next_ > stop:
@@ -69,10 +102,10 @@ cdef void advise_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Advic
                 e[0] = advise_folio(mm, e[0], <uint32_t>pte_frame(e[0]), what, cpu)
                 vpn = next_
                 continue
-            if what == MLOCK or what == MUNLOCK:
-                vpn = next_         # large folios are locked only as a whole
+            # locks have had it split where their range ends
+            if what == MLOCK or what == MUNLOCK or not split_for(mm, <uint32_t>pte_frame(e[0]), cpu):
+                vpn = next_
                 continue
-            split_huge_pmd(mm, as_, e, vpn, cpu)
         if not pte_is_table(e[0]):
             vpn = next_
             continue
@@ -80,9 +113,13 @@ cdef void advise_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Advic
         while vpn < next_:
             if pte_mapped(e[0]) and not e[0] & PTE_SPECIAL:
                 pfn = <uint32_t>pte_frame(e[0])
-                head = folio_head(mm, pfn)
-                if head == pfn and page_at(mm, head).flags >> 28 == 0:
-                    e[0] = advise_folio(mm, e[0], head, what, cpu)
+                flags = page_at(mm, pfn).flags
+                if not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
+                    n = advise_large(mm, e, next_ - vpn, pfn, what, cpu)
+                    e += n
+                    vpn += n
+                    continue
+                e[0] = advise_folio(mm, e[0], pfn, what, cpu)
             e += 1
             vpn += 1
 

@@ -1,8 +1,9 @@
 """Recount of virtual memory from scratch.
 
 Models: nothing; it is the judge of what faults, unmapping, fork and the LRU keep incrementally: every table is reached exactly once from
-its root, every entry lies in a VMA, every page has exactly the mappings that it knows of and finds them back, every counter is the sum
-that it claims to be. Links are tested before they are followed. Cost: in proportion to tables in use, and 8 bytes a page frame.
+its root, every entry lies in a VMA, every page has exactly the mappings that it knows of and finds them back, large folios also page by
+page (small mappings, PMDs, pages mapped at all, whether in part), every counter is the sum that it claims to be. Links are tested
+before they are followed. Cost: in proportion to tables in use, and 8 bytes a page frame.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -12,7 +13,9 @@ cimport numpy as cnp
 from mmcore.base.errors import ValidationError
 from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, OWNER_TABLE, PG_lru, PG_owned
 from mmcore.base.records cimport Mm, meta_at, page_at
-from mmcore.base.stat_items cimport NS_NR_INACTIVE_ANON, NS_NR_PAGE_TABLE_PAGES, ZS_NR_ZONE_INACTIVE_ANON
+from mmcore.base.stat_items cimport (
+    NS_NR_ANON_TRANSPARENT_HUGEPAGES, NS_NR_INACTIVE_ANON, NS_NR_PAGE_TABLE_PAGES, ZS_NR_ZONE_INACTIVE_ANON,
+)
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport (
     AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_MMS, POOL_TABLES, TableInfo, Vma,
@@ -25,7 +28,7 @@ from mmcore.sys.hugetlb cimport (
 from mmcore.sys.thp cimport folio_head
 from mmcore.vm.pgtable cimport PTE_PSE, PTE_SPECIAL, entry_index, pte_frame, pte_is_table, pte_mapped, table_at
 from mmcore.vm.rmap cimport (
-    NS_NR_ANON_PAGES, NS_NR_MAPPED, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_swapbacked, page_index, page_is_anon,
+    NS_NR_ANON_PAGES, NS_NR_MAPPED, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_meta, PG_swapbacked, page_index, page_is_anon,
     page_is_file,
 )
 from mmcore.vm.vma cimport VM_HUGETLB, check_vmas, find_vma
@@ -42,6 +45,16 @@ cdef enum:
     BAD_RMAP = 6
     BAD_COUNT = 7
     BAD_RIGHTS = 8
+    BAD_HUGE = 9
+    BAD_SMALL = 10
+    BAD_ENTIRE = 11
+    BAD_TOTAL = 12
+    BAD_MAPPED = 13
+    BAD_PARTIAL = 14
+    BAD_COLD = 15
+    MAX_ORDERS = 11
+    DEFERRED_QUEUED = 1         # in private_ of a large folio's second page (sys/thp)
+    DEFERRED_PARTIAL = 2
 
 _TEXT = {
     BAD_SLOT: "an entry names a table that does not exist or hangs elsewhere too",
@@ -52,12 +65,22 @@ _TEXT = {
     BAD_RMAP: "a page does not find this entry back",
     BAD_COUNT: "a page's mapcount is not its number of mappings",
     BAD_RIGHTS: "an entry may be written where its mapping may not",
+    BAD_HUGE: "a huge entry does not map a whole folio",
+    BAD_SMALL: "a large folio's count of this page's small mappings is wrong",
+    BAD_ENTIRE: "a large folio's count of PMDs that map it entirely is wrong",
+    BAD_TOTAL: "a large folio's mapcount is not its number of mappings",
+    BAD_MAPPED: "a large folio's count of pages mapped is wrong",
+    BAD_PARTIAL: "a large folio is mapped in part and not queued so, or the other way round",
+    BAD_COLD: "a large folio that at most one PMD maps has counts, or one with counts is not marked so",
 }
 
 cdef struct Judge:
     Mm* mm
     uint8_t* seen_table         # a byte a slot
     uint32_t* maps              # mappings by page frame, one for each entry that covers it
+    uint32_t* huge              # by the first page frame of a folio: huge entries that map it
+    int64_t* transparent        # by node: folios that huge entries map
+    int64_t folios[MAX_ORDERS]  # large anonymous folios by order
     uint32_t as_
     int bad
     uint64_t where              # vpn
@@ -123,6 +146,11 @@ cdef void judge_leaf(Judge* j, uint64_t* e, unsigned level, uint64_t vpn) noexce
     if not flags & PG_allocated or not flags & PG_anon and not page_is_file(flags):
         j.bad = BAD_PAGE
         return
+    if level:
+        if not page_is_anon(flags) or pfn != head or n != <uint64_t>1 << (flags >> PG_ORDER_SHIFT & PG_ORDER_MASK):
+            j.bad = BAD_HUGE
+            return
+        j.huge[pfn] += 1
     for k in range(<uint32_t>n):
         j.maps[pfn + k] += 1
     index = v.pgoff + (vpn - (v.start >> 12))
@@ -179,11 +207,48 @@ cdef void judge_table(Judge* j, uint32_t slot, unsigned level, uint64_t base, ui
         j.bad = BAD_USED
 
 
+cdef int judge_folio(Judge* j, uint32_t head, uint32_t n, uint64_t* where) noexcept nogil:
+    # The inner counts of a large anonymous folio: where each stands, the ledger of sys/thp says.
+    cdef Mm* mm = j.mm
+    cdef uint32_t k, small, known, mapped = 0, huge = j.huge[head], partial = mm.link[head + 2].private_
+    cdef uint64_t total = huge
+    cdef bint cold = meta_at(mm, head).mapcount == 0
+    for k in range(n):
+        small = j.maps[head + k] - huge
+        known = meta_at(mm, head + 1).index_lo if k == 0 else meta_at(mm, head + k).mapcount
+        if small != known:
+            where[0] = head + k
+            return BAD_SMALL
+        total += small
+        mapped += j.maps[head + k] != 0
+    if cold:
+        # one PMD at most, which private_ names
+        if total != huge or huge != <uint32_t>(page_at(mm, head).private_ != 0):
+            return BAD_TOTAL
+        if n >= 4 and (meta_at(mm, head + 2).index_lo or meta_at(mm, head + 3).index_lo):
+            return BAD_COLD
+    else:
+        if not page_at(mm, head).flags & PG_meta:
+            return BAD_COLD
+        if meta_at(mm, head).mapcount != total:
+            return BAD_TOTAL
+        if n >= 4 and meta_at(mm, head + 2).index_lo != huge:
+            return BAD_ENTIRE
+        if n >= 4 and meta_at(mm, head + 3).index_lo != mapped:
+            return BAD_MAPPED
+    if n >= 4 and total:
+        # a folio leaves the queue when it is found to be wholly mapped; what is mapped in part stays
+        if (partial & DEFERRED_PARTIAL != 0) != (mapped < n) or (partial & DEFERRED_PARTIAL and not partial & DEFERRED_QUEUED):
+            return BAD_PARTIAL
+    return OK
+
+
 cdef int judge_counts(Judge* j, uint64_t* where, int64_t* anon, int64_t* mapped) noexcept nogil:
     # Every allocated page with a mapping: as many as were found? Sums of mapped pages by node.
     cdef Mm* mm = j.mm
     cdef uint32_t pfn = 0, n, k, total = mm.g.nr_pages, flags, node
     cdef uint64_t maps
+    cdef int rc
     while pfn < total:
         flags = page_at(mm, pfn).flags
         if not flags & PG_allocated:
@@ -209,6 +274,13 @@ cdef int judge_counts(Judge* j, uint64_t* where, int64_t* anon, int64_t* mapped)
                     if maps != meta_at(mm, pfn).mapcount:
                         return BAD_COUNT
             else:
+                if page_is_anon(flags):
+                    rc = judge_folio(j, pfn, n, where)
+                    if rc:
+                        return rc
+                    # those that nobody maps any longer are not counted, whoever still refers to them
+                    j.folios[flags >> PG_ORDER_SHIFT & PG_ORDER_MASK] += maps != 0
+                    j.transparent[node] += j.huge[pfn] != 0
                 for k in range(n):
                     if page_is_anon(flags):
                         anon[node] += j.maps[pfn + k] != 0
@@ -314,7 +386,7 @@ def validate_vm(State s not None):
     """Recount address spaces, page tables, mappings and LRU lists. ValidationError names the first thing that is wrong; returns counts."""
     cdef Mm* mm = &s.c
     cdef Judge j
-    cdef cnp.ndarray seen, maps, anon, mapped, zone_pages
+    cdef cnp.ndarray seen, maps, huge, transparent, anon, mapped, zone_pages
     cdef uint32_t as_, where32 = 0, k, nid, zi
     cdef int rc
     cdef uint64_t where = 0
@@ -327,12 +399,17 @@ def validate_vm(State s not None):
     try:
         seen = np.zeros(max(int(s.pools["used"][POOL_TABLES]), 1), np.uint8)
         maps = np.zeros(mm.g.nr_pages + 1024, np.uint32)
+        huge, transparent = np.zeros(mm.g.nr_pages + 1024, np.uint32), np.zeros(mm.g.nr_nodes, np.int64)
         anon, mapped = np.zeros(mm.g.nr_nodes, np.int64), np.zeros(mm.g.nr_nodes, np.int64)
         zone_pages = np.zeros(mm.g.nr_zones * NR_LRU_LISTS, np.int64)
         ap, mp, zp = <int64_t*>cnp.PyArray_DATA(anon), <int64_t*>cnp.PyArray_DATA(mapped), <int64_t*>cnp.PyArray_DATA(zone_pages)
         j.mm = mm
         j.seen_table = <uint8_t*>cnp.PyArray_DATA(seen)
         j.maps = <uint32_t*>cnp.PyArray_DATA(maps)
+        j.huge = <uint32_t*>cnp.PyArray_DATA(huge)
+        j.transparent = <int64_t*>cnp.PyArray_DATA(transparent)
+        for k in range(<unsigned>MAX_ORDERS):
+            j.folios[k] = 0
         alive = 0
         j.hugetlb = 0
         j.reserved = hugetlb_blocks(mm)
@@ -374,10 +451,15 @@ def validate_vm(State s not None):
             rc = judge_counts(&j, &where, ap, mp)
         if rc:
             fail(f"page frame {where:#x}: {_TEXT[rc]}")
+        for k in range(2, <unsigned>MAX_ORDERS - 1):
+            if mm.vm.g.mthp[k * 4 + 3] != <uint64_t>j.folios[k]:
+                fail(f"{<int64_t>mm.vm.g.mthp[k * 4 + 3]} large folios of order {k} are counted (nr_anon), found {j.folios[k]}")
         known = not mm.vm.g.foreign_counts
         for nid in range(mm.g.nr_nodes):
             row = s.nodes[nid]["vm_stat"]
-            for name, index, found in (("nr_anon_pages", NS_NR_ANON_PAGES, anon[nid]), ("nr_mapped", NS_NR_MAPPED, mapped[nid])):
+            for name, index, found in (
+                    ("nr_anon_pages", NS_NR_ANON_PAGES, anon[nid]), ("nr_mapped", NS_NR_MAPPED, mapped[nid]),
+                    ("nr_anon_transparent_hugepages", NS_NR_ANON_TRANSPARENT_HUGEPAGES, transparent[nid] * HPAGE_PAGES)):
                 if known and row[index] != found:
                     fail(f"node {nid}: {name} is {row[index]}, counted {found}")
             for k in range(NR_LRU_LISTS):

@@ -16,7 +16,7 @@ from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM
 from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
-from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio
+from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio, munlock_folio
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
 from mmcore.sys.filemap cimport MAP_PAGES_MAX, MapPage, file_notifies, filemap_fault, filemap_map_pages, file_make_writable
 from mmcore.sys.flush cimport flush_entry
@@ -99,9 +99,11 @@ cdef void drop_anon(Mm* mm, uint32_t pfn, Gather* g) noexcept nogil:
         gather_page(mm, g, pfn)
 
 
-cdef void drop_old_page(Mm* mm, AddressSpace* m, uint32_t pfn, uint64_t e, unsigned cpu) noexcept nogil:
+cdef void drop_old_page(Mm* mm, AddressSpace* m, const Vma* v, uint32_t pfn, uint64_t e, unsigned cpu) noexcept nogil:
     # What wp_page_copy() leaves behind: the old page loses this mapping.
     cdef Gather g
+    if v.flags & VM_LOCKED:
+        munlock_folio(mm, folio_head(mm, pfn), cpu)
     if page_is_file(page_at(mm, pfn).flags):
         m.rss[MM_SHMEMPAGES if page_at(mm, pfn).flags & PG_swapbacked else MM_FILEPAGES] -= 1
         if e & PTE_DIRTY:
@@ -158,7 +160,7 @@ cdef int do_wp_page(Mm* mm, AddressSpace* m, uint32_t vma, uint64_t* pte, unsign
     flush_entry(mm, pte, cpu)
     map_new_anon(mm, m, v, pte, <uint32_t>pfn, page_prot(v.flags, False), cpu)
     if not zero:
-        drop_old_page(mm, m, old, e, cpu)
+        drop_old_page(mm, m, v, old, e, cpu)
     return MINOR
 
 

@@ -1,4 +1,4 @@
-"""The whole judge: physical memory, VMAs, page tables and mappings, files, the kernel's own mappings.
+"""The whole judge: physical memory, VMAs, page tables and mappings, TLBs, files, the kernel's own mappings.
 
 Models: nothing. It calls every room's recount and joins what they counted.
 """
@@ -12,6 +12,7 @@ from mmcore.base.state import State
 from mmcore.phys import check as phys_check
 from mmcore.sys import check as vm_check
 from mmcore.sys import filemap, vmalloc_check
+from mmcore.vm.tlb_check import validate_tlb
 from mmcore.vm.vma_check import validate_vmas
 
 
@@ -20,6 +21,7 @@ def validate(state: State) -> dict[str, Any]:
     counted = dict(phys_check.validate(state))
     validate_vmas(state)
     counted.update(vm_check.validate_vm(state))
+    counted.update(validate_tlb(state, state.extras.get("tlb")))
     wrong = filemap.validate_files(state)
     if wrong:
         raise ValidationError(f"files: {wrong[0]}" + (f" ({len(wrong)} findings)" if len(wrong) > 1 else ""))

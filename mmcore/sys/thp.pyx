@@ -15,7 +15,7 @@ from libc.string cimport memset
 from mmcore.alloc.page_alloc cimport alloc_pages_node
 from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.errors cimport E_NOMEM
-from mmcore.base.flags cimport OWNER_ZERO, PG_lru, PG_owned, PG_swapcache
+from mmcore.base.flags cimport OWNER_ZERO, PG_lru, PG_mlocked, PG_owned, PG_swapcache
 from mmcore.base.gfp cimport GFP_DIRECT_RECLAIM_BIT, GFP_KSWAPD_RECLAIM_BIT, GFP_NORETRY_BIT
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport (
@@ -26,7 +26,7 @@ from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES
 from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
-from mmcore.reclaim.mlock cimport mlock_new_folio
+from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio
 from mmcore.sys.fault_codes cimport MINOR, OOM
 from mmcore.sys.flush cimport flush_range
 from mmcore.sys.gather cimport gather_page
@@ -40,7 +40,7 @@ from mmcore.vm.rmap cimport (
     ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon_exclusive, PG_meta, set_page_index,
 )
 from mmcore.vm.vma cimport (
-    VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_SHARED, VM_SPECIAL, VM_WRITE, find_vma,
+    VM_GROWSDOWN, VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_SPECIAL, VM_WRITE, find_vma,
 )
 
 cdef enum:
@@ -194,10 +194,15 @@ cdef void large_rmap_share(Mm* mm, uint32_t head, uint32_t pfn, uint32_t anon_vm
 
 # ---------------------------------------------------------------- rights to huge pages
 
+cdef inline bint temporary_stack(uint64_t vm_flags) noexcept nogil:
+    # A stack that execve still builds bears both read hints, which madvise never leaves together (vma_is_temporary_stack).
+    return vm_flags & VM_GROWSDOWN and vm_flags & (VM_RAND_READ | VM_SEQ_READ) == VM_RAND_READ | VM_SEQ_READ
+
+
 cdef bint order_allowed(Mm* mm, uint64_t vm_flags, unsigned order) noexcept nogil:
     # thp_vma_allowable_order() for a fault in anonymous memory
     cdef unsigned mode = mm.vm.g.thp_size[order]
-    if vm_flags & (VM_NOHUGEPAGE | VM_SHARED | VM_SPECIAL | VM_HUGETLB):
+    if vm_flags & (VM_NOHUGEPAGE | VM_SHARED | VM_SPECIAL | VM_HUGETLB) or temporary_stack(vm_flags):
         return False
     if mode == 1:
         mode = 3 if mm.g.thp_enabled == 2 else 2 if mm.g.thp_enabled == 1 else 0
@@ -237,7 +242,7 @@ cdef void khugepaged_fork(Mm* mm, uint32_t child, uint32_t parent) noexcept nogi
 cdef bint vma_allows_huge(Mm* mm, const Vma* v, bint forced) noexcept nogil:
     # anonymous, faulted once, with an aligned block inside
     cdef uint64_t last = v.end & ~<uint64_t>0x1fffff
-    if v.file or not v.anon_vma or v.flags & (VM_NOHUGEPAGE | VM_SHARED | VM_SPECIAL | VM_HUGETLB):
+    if v.file or not v.anon_vma or v.flags & (VM_NOHUGEPAGE | VM_SHARED | VM_SPECIAL | VM_HUGETLB) or temporary_stack(v.flags):
         return False
     if last < 0x200000 or last - 0x200000 < v.start:
         return False
@@ -389,9 +394,18 @@ cdef int mthp_fault(Mm* mm, uint32_t as_, Vma* v, uint32_t vma, uint64_t* pte, u
 
 # ---------------------------------------------------------------- edits of huge entries
 
+cdef void munlock_huge(Mm* mm, uint32_t as_, uint64_t vpn, uint32_t head, unsigned cpu) noexcept nogil:
+    # munlock_vma_folio(): a PMD that maps the folio goes; if its VMA is locked, the folio is unlocked.
+    cdef uint32_t vma
+    if page_at(mm, head).flags & PG_mlocked:
+        vma = find_vma(mm, as_, vpn << 12)
+        if vma and mm.vm.vmas[vma - 1].start >> 12 <= vpn and mm.vm.vmas[vma - 1].flags & VM_LOCKED:
+            munlock_folio(mm, head, cpu)
+
+
 cdef void zap_huge(Mm* mm, uint32_t as_, uint64_t* e, Gather* g) noexcept nogil:
     cdef uint64_t v = e[0]
-    cdef uint32_t head = <uint32_t>pte_frame(v), left
+    cdef uint32_t head = <uint32_t>pte_frame(v), left, at = entry_index(mm, e)
     cdef int64_t* stat
     cdef PageMeta* m
     set_entry(mm, e, 0)
@@ -399,6 +413,7 @@ cdef void zap_huge(Mm* mm, uint32_t as_, uint64_t* e, Gather* g) noexcept nogil:
     if v & PTE_SPECIAL:
         return
     mm_at(mm, as_).rss[MM_ANONPAGES] -= PMD_PAGES
+    munlock_huge(mm, as_, mm.vm.table_info[at >> mm.vm.bits].base + (<uint64_t>(at & mm.vm.mask) << mm.vm.bits), head, g.cpu)
     m = meta_at(mm, head)
     if m.mapcount == 0:
         lruvec_stat_mod(mm, head, NS_NR_ANON_PAGES, -PMD_PAGES)
@@ -455,6 +470,7 @@ cdef void split_huge_pmd(Mm* mm, uint32_t as_, uint64_t* e, uint64_t vpn, unsign
         entire_count(mm, head)[0] -= 1
         if entire_count(mm, head)[0] == 0:
             lruvec_stat_mod(mm, head, NS_NR_ANON_TRANSPARENT_HUGEPAGES, -PMD_PAGES)
+        munlock_huge(mm, as_, at, head, cpu)
     mm.vm.table_info[slot].nr_used = PMD_PAGES
     set_entry(mm, e, 0)
     link_table(mm, e, slot, at, as_, 0)

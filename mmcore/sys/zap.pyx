@@ -6,8 +6,8 @@ is flushed by whoever calls (sys/flush). Omits: swap entries' slots (they come w
 """
 from libc.stdint cimport int64_t
 
-from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_dirty, PG_mlocked, PG_owned, PG_referenced
-from mmcore.base.records cimport Page, page_at
+from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_anon, PG_dirty, PG_file, PG_mlocked, PG_owned, PG_referenced
+from mmcore.base.records cimport PAGEBLOCK_ORDER, Page, block_at, page_at
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
 from mmcore.phys.buddy cimport prefetch, zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
@@ -27,6 +27,9 @@ from mmcore.vm.rmap cimport (
 
 cdef enum:
     AHEAD = 16
+    ORDER_BITS = PG_ORDER_MASK << PG_ORDER_SHIFT
+    PLAIN = PG_allocated | PG_anon                      # one anonymous page, one mapping, nothing else about it
+    NOT_PLAIN = PLAIN | PG_file | PG_meta | PG_mlocked  # and no order
 
 
 cdef struct LargeRow:               # neighbouring entries that map neighbouring pages of one large folio
@@ -43,10 +46,19 @@ cdef void end_row(Mm* mm, LargeRow* row) noexcept nogil:
     row.lost = False
 
 
-cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
+cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
+    # Whether this entry's mapping is locked, so that the page counts it.
+    cdef uint64_t address = (mm.vm.table_info[slot].base + i) << 12
+    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, address)
+    return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
+
+
+cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
     cdef uint32_t head = folio_head(mm, pfn)
-    if row.head and (row.head != head + 1 or row.next != pfn):
+    if row.head != head + 1 or row.next != pfn:
         end_row(mm, row)
+        if page_at(mm, head).flags & PG_mlocked and maps_locked(mm, slot, i):
+            munlock_folio(mm, head, g.cpu)          # part of it is enough, and once for the row
     row.head = head + 1
     row.next = pfn + 1
     m.rss[MM_ANONPAGES] -= 1
@@ -66,18 +78,11 @@ cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t pfn, uint64_t e) noexc
     file_rmap_remove(mm, pfn)
 
 
-cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
-    # Whether this entry's mapping is locked, so that the page counts it.
-    cdef uint64_t address = (mm.vm.table_info[slot].base + i) << 12
-    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, address)
-    return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
-
-
 cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, Gather* g) noexcept nogil:
     cdef uint64_t* e = table_at(mm, slot)
     cdef uint64_t v
-    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0
-    cdef int64_t anon = 0
+    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0, block = ~<uint32_t>0
+    cdef int64_t anon = 0, plain = 0
     cdef int64_t* stat = NULL
     cdef int64_t* mine
     cdef bint groups = mm.vm.g.nr_memcgs != 0
@@ -103,13 +108,27 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
             continue
         pfn = <uint32_t>pte_frame(v)
         flags = page_at(mm, pfn).flags
+        if flags & (NOT_PLAIN | ORDER_BITS) == PLAIN and not groups:
+            # a pageblock that names a zone lies in it: its node is looked up once for a row of its pages
+            if pfn >> PAGEBLOCK_ORDER != block:
+                block = pfn >> PAGEBLOCK_ORDER if block_at(mm, pfn >> PAGEBLOCK_ORDER).zone else ~<uint32_t>0
+                mine = &mm.nodes[mm.zones[zone_of(mm, pfn) - 1].node].vm_stat[NS_NR_ANON_PAGES]
+                if mine != stat:
+                    if stat != NULL:
+                        stat[0] -= anon
+                    stat = mine
+                    anon = 0
+            plain += 1
+            anon += 1
+            gather_page(mm, g, pfn)
+            continue
+        if not page_is_file(flags) and (not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT)):
+            zap_large_part(mm, m, slot, i, pfn, &row, g)
+            continue
         if flags & PG_mlocked and maps_locked(mm, slot, i):
             munlock_folio(mm, pfn, g.cpu)
         if page_is_file(flags):
             zap_file_page(mm, m, pfn, v)
-            continue
-        if not flags & PG_allocated or flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
-            zap_large_part(mm, m, pfn, &row, g)
             continue
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):
@@ -117,6 +136,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
                 lruvec_stat_mod(mm, pfn, NS_NR_ANON_PAGES, -1)
             else:
                 mine = &mm.nodes[mm.zones[zone_of(mm, pfn) - 1].node].vm_stat[NS_NR_ANON_PAGES]
+                block = ~<uint32_t>0
                 if mine != stat:
                     if stat != NULL:
                         stat[0] -= anon
@@ -124,6 +144,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
                     anon = 0
                 anon += 1
             gather_page(mm, g, pfn)
+    m.rss[MM_ANONPAGES] -= plain
     if row.head:
         end_row(mm, &row)
     if stat != NULL:

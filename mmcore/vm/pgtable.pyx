@@ -21,6 +21,9 @@ cnp.import_array()
 
 cdef enum:
     MAX_PAGES_OUT = 1 << 30
+    LEAF = 8
+    READ = 32
+    RING = 64               # a power of two above LEAF + READ
 
 
 cdef void walk_group(Mm* mm, uint32_t root, const uint64_t* vpns, int n, uint64_t limit, uint64_t* nothing, uint64_t** at,
@@ -68,23 +71,56 @@ cdef void walk_group(Mm* mm, uint32_t root, const uint64_t* vpns, int n, uint64_
 
 
 cdef void walk_many(Mm* mm, uint32_t root, const uint64_t* vpns, int64_t n, uint64_t* entries, uint8_t* levels) noexcept nogil:
-    # Groups in two buffers: the leaf entries of one arrive while the upper levels of the next are walked.
-    cdef uint64_t* at[2][WALK_GROUP]
-    cdef uint64_t limit = <uint64_t>1 << (mm.vm.levels * mm.vm.bits), nothing = 0
-    cdef int64_t i = 0
-    cdef int k, m = 0, next_, side = 0
-    if n > 0:
-        m = WALK_GROUP if n > WALK_GROUP else <int>n
-        walk_group(mm, root, vpns, m, limit, &nothing, at[0], levels)
-    while i < n:
-        next_ = WALK_GROUP if n - i - m > WALK_GROUP else <int>(n - i - m)
-        if next_ > 0:
-            walk_group(mm, root, vpns + i + m, next_, limit, &nothing, at[1 - side], levels + i + m)
-        for k in range(m):
-            entries[i + k] = at[side][k][0]
-        i += m
-        m = next_
-        side = 1 - side
+    # Three steps of three different pages at a time, so that memory is asked for at an even pace: the upper levels of page i, the last
+    # table of the page LEAF behind it, the entry of the page READ behind that one. Each step's miss is under way when its turn comes.
+    cdef uint64_t* at[RING]
+    cdef uint64_t nothing = 0
+    cdef uint64_t* tables = mm.vm.tables
+    cdef uint64_t mask = mm.vm.mask, v, vpn, last = ~<uint64_t>0
+    cdef unsigned bits = mm.vm.bits, top = mm.vm.levels - 1, level, shift, to_word = 12 - bits, top_shift = top * bits
+    cdef uint64_t limit = <uint64_t>1 << (mm.vm.levels * bits)
+    cdef uint64_t* first = tables + (<uint64_t>root << bits)
+    cdef uint64_t* below = NULL
+    cdef uint64_t* e = &nothing
+    cdef int64_t i, k
+    for i in range(n + LEAF + READ):
+        if i < n:
+            vpn = vpns[i]
+            if vpn >> top_shift == last:
+                v = PTE_PRESENT     # the same part of the address space as the page before: `below` is its table
+            else:
+                e = first + ((vpn >> top_shift) & mask) if vpn < limit else &nothing
+                v = e[0]
+                if top != 1 and pte_is_table(v):
+                    last = vpn >> top_shift
+                    below = tables + ((v & PTE_FRAME_MASK) >> to_word)
+            level = top
+            if top != 1 and pte_is_table(v):
+                level -= 1
+                shift = top_shift - bits
+                e = below + ((vpn >> shift) & mask)
+                while level > 1:
+                    v = e[0]
+                    if not pte_is_table(v):
+                        break
+                    level -= 1
+                    shift -= bits
+                    e = tables + ((v & PTE_FRAME_MASK) >> to_word) + ((vpn >> shift) & mask)
+                prefetch(e)
+            at[i & (RING - 1)] = e
+            levels[i] = <uint8_t>level
+        k = i - LEAF
+        if 0 <= k < n and levels[k] == 1:
+            e = at[k & (RING - 1)]
+            v = e[0]
+            if pte_is_table(v):
+                e = tables + ((v & PTE_FRAME_MASK) >> to_word) + (vpns[k] & mask)
+                prefetch(e)
+                at[k & (RING - 1)] = e
+                levels[k] = 0
+        k -= READ
+        if k >= 0:
+            entries[k] = at[k & (RING - 1)][0]
 
 
 cdef uint32_t root_of(State s, handle) except? 0:

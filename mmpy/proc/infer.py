@@ -84,9 +84,9 @@ class InferredMachine:
         """Number of CPUs."""
         return sum(len(cpus) for cpus in self.node_cpus)
 
-    def build(self, cls: type[Machine]) -> Machine:
+    def build(self, cls: type[Machine], *, paging: str | None = None, tlb: str = "off") -> Machine:
         """A machine of class `cls` (mmpy.Machine) in this state."""
-        return build_machine(self, cls)
+        return build_machine(self, cls, paging=paging, tlb=tlb)
 
 
 def infer_machine(

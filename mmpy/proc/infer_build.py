@@ -103,10 +103,10 @@ def _fallback(local: int, populated: list[tuple[int, ...]]) -> list[int]:
     return [n for n in (*range(local, count), *range(local)) if populated[n]]
 
 
-def build_machine(found: InferredMachine, cls: type[Machine]) -> Machine:
+def build_machine(found: InferredMachine, cls: type[Machine], *, paging: str | None = None, tlb: str = "off") -> Machine:
     """A machine of class `cls` (mmpy.Machine) in the inferred state; `inferred` has the sentences."""
     plan: Any = make_plan(found)
-    machine = cls.from_plan(plan, kernel=found.kernel, thp="never", config={"from": "proc"})
+    machine = cls.from_plan(plan, kernel=found.kernel, thp="never", paging=paging, tlb=tlb, config={"from": "proc"})
     allocstate.load_checked(machine.state, found.state)
     _load_sysctls(machine, found)
     _load_counters(machine, found)

@@ -282,7 +282,7 @@ def memory_ranges(zones: Sequence[InferredZone], arch: str, notes: list[str]) ->
             )
         holes = pages - zone.present
         if holes and len(room) == 1:
-            room, where = _place_hole(zone, holes, (zone.node, zone.end_pfn) in starts, arch)
+            room, where = _place_hole(*room[0], holes, (zone.node, zone.end_pfn) in starts, arch)
         elif holes:
             room, where = _cut_top(room, holes), "at its top"
         if holes:
@@ -317,9 +317,10 @@ def _cut_top(room: list[tuple[int, int]], pages: int) -> list[tuple[int, int]]:
 
 
 def _place_hole(
-    zone: InferredZone, holes: int, next_zone_follows: bool, arch: str
+    start: int, end: int, holes: int, next_zone_follows: bool, arch: str
 ) -> tuple[list[tuple[int, int]], str]:
-    start, end = zone.start_pfn, zone.end_pfn
+    # start, end: where the zone's pages can be, which is less than its span where another zone overlaps it
+    present = end - start - holes
     if start + holes < LOW_MIB < end:
         return [(start, LOW_MIB - holes), (LOW_MIB, end)], "below 1 MiB"
     if start + holes < DMA32_END < end:
@@ -328,8 +329,8 @@ def _place_hole(
         return [(start, end - holes)], "at its top"
     # The span would end with the memory: so the last aligned block is memory, and the hole lies below it.
     top = (end - 1) // BLOCK_PAGES * BLOCK_PAGES
-    if top <= start or end - top >= zone.present:
+    if top <= start or end - top >= present:
         top = end - 1
-    if zone.present == 1:
+    if present == 1:
         return [(start, start + 1)], "above its only page"
     return [(start, top - holes), (top, end)], "below its last block"

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ["base", "phys", "vm", "reclaim", "alloc", "sys", "run"]
 LAYERS = [
     {"flags", "config", "errors", "vmflags"},
-    {"accesses", "allocstate", "kernel_mappings", "snapshot", "sysctl", "syscalls", "thp", "tlb", "views", "vmviews"},
+    {
+        "accesses", "allocstate", "comparing", "kernel_mappings", "page_requests", "plans", "running", "snapshot", "sysctl", "syscalls",
+        "thp", "tlb", "views", "vmviews",
+    },
     {"machine", "process", "files", "memcg", "slab"},
     {"proc", "validate"},
     {"traces", "workloads"},

@@ -547,3 +547,28 @@ def test_an_archive_whose_inner_headers_are_cut_is_refused(tmp_path):
     path.write_bytes(out.getvalue().replace(b"'shape': (", b"'shape':(((", 1))
     with pytest.raises(SnapshotFormatError):
         Machine.load(path)
+
+
+class TestTlbAndPagingOfOtherWays:
+    """from_plan, from_memory_map, from_state and from_proc take tlb= and paging= as Machine() does."""
+
+    def ways(self, **options):
+        source = Machine("64M")
+        memory = MemoryMap([(1, 100, 0), (256, 16384, 0)])
+        yield Machine.from_memory_map(memory, **options)
+        yield Machine.from_state(source.allocator_state(), **options)
+        yield Machine.from_proc(zoneinfo=source.proc.zoneinfo(), buddyinfo=source.proc.buddyinfo(), **options)
+
+    def test_are_taken(self):
+        for m in self.ways(tlb="zen", paging="5level"):
+            assert m.tlb.kind == "sets"
+            assert int(m.state.vm_globals["pt_levels"][0]) == 5
+            p = m.spawn()
+            p.touch([p.mmap(4096)], write=True)
+            assert m.tlb.misses == 1
+            m.validate()
+
+    @pytest.mark.parametrize("options", [{"tlb": "none"}, {"tlb": 3}, {"paging": "pae"}])
+    def test_are_refused_by_name(self, options):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} is {next(iter(options.values()))!r}"):
+            next(iter(self.ways(**options)))

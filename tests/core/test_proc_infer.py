@@ -366,6 +366,15 @@ def test_changed_numbers_give_a_legal_machine_or_a_clear_refusal(data):
     check_lists(found)
 
 
+@pytest.mark.parametrize("start", [256, 512])
+@pytest.mark.parametrize("case", [c for c in GOLDEN_CASES if str(c) == "x64_612_4G/min_free_4096"], ids=str)
+def test_a_zone_that_begins_inside_another_has_its_pages_beside_it(case, start):
+    """Found by the test above: the hole of DMA32 was placed from the start of its span, on pages of DMA."""
+    text = case.text("zoneinfo").replace("start_pfn:           4096\n", f"start_pfn:           {start}\n")
+    assert text != case.text("zoneinfo")
+    check_lists(infer_machine(text, case.text("buddyinfo"), case.text("pagetypeinfo")))
+
+
 @pytest.mark.skipif(not DUMP_NAMES, reason="no dumps here (MMPY_REAL_DUMPS)")
 @pytest.mark.parametrize("name", DUMP_NAMES or [None])
 def test_dumps_of_real_machines(name):

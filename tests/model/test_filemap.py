@@ -81,7 +81,7 @@ class TestSharp:
         assert cached(state, f) == span((0, 31), (100, 100))
 
     def test_fault_around_follows_the_table(self):
-        assert filemap.around(191, 6, 20, 16) == (185, 200)      # case 5: pages 0..15
+        assert filemap.around(191, 6, 20, 16) == (185, 200)  # case 5: pages 0..15
         assert filemap.around(0, 0, 1, 16) == (0, 0)
         assert filemap.around(511, 400, 1000, 16) == (496, 511)
 
@@ -197,7 +197,8 @@ def apply(state, f, twin, call):
         return filemap.read(state, f, a * PAGE, b), twin.read(a * PAGE, b)
     if what == "run":
         return (
-            [filemap.read(state, f, i * PAGE, PAGE) for i in range(a, a + b)], [twin.read(i * PAGE, PAGE) for i in range(a, a + b)],
+            [filemap.read(state, f, i * PAGE, PAGE) for i in range(a, a + b)],
+            [twin.read(i * PAGE, PAGE) for i in range(a, a + b)],
         )
     if what == "write":
         return filemap.write(state, f, a * PAGE + 7, b), twin.write(a * PAGE + 7, b)

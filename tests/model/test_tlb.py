@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.reference.tlb import CLEAN, EVERYTHING, GLOBAL, L1, L2, MISS, TwinTlb
 
-tlb = pytest.importorskip("mmcore.vm.tlb", reason="the core is not built")
-TlbModel = tlb.TlbModel
+tlb = pytest.importorskip("mmcore.vm.tlb_config", reason="the core is not built")
+TlbModel = pytest.importorskip("mmcore.vm.tlb_model", reason="the core is not built").TlbModel
 
 HUGE, GIANT = 21, 30
 TINY = {

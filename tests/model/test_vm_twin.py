@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.vm_backends import SYSTEMS
+from tests.model.vm_backends import SYSTEMS, twin_only
 from tests.reference.vm import constants as c
 
 BASE = 0x10000000
@@ -103,6 +103,12 @@ def test_bad_arguments(machine):
     assert p.munmap(BASE, 0) == -c.EINVAL
     assert p.munmap(BASE, PAGE) == 0
     assert p.mprotect(BASE, PAGE, RO) == -c.ENOMEM
+
+
+def test_files_opened_read_only(system):
+    twin_only(system, "files of the core are all open for reading and writing")
+    machine = system.machine(thp="never")
+    p = machine.spawn()
     file = machine.open("read only", PAGE, writable=False)
     assert p.mmap(PAGE, flags=c.MAP_SHARED, file=file) == -c.EACCES
     address = p.mmap(PAGE, prot=RO, flags=c.MAP_SHARED, file=file)

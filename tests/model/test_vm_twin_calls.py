@@ -120,17 +120,18 @@ def test_mremap_moves_tables_and_huge_pages(system):
 def test_brk(machine):
     p = machine.spawn(exec=True)
     start = p.brk()
-    before = p.map_count
     assert p.brk(start + 3 * PAGE) == start + 3 * PAGE
+    before = p.map_count
     assert p.brk(start + 5 * PAGE + 1) == start + 5 * PAGE + 1
-    assert p.map_count == before + 1
+    assert p.map_count == before
     assert p.brk(start - 1) == start + 5 * PAGE + 1
     p.mmap(PAGE, addr=start + 10 * PAGE, flags=FIXED)
     # a page must stay free before the next mapping
     assert p.brk(start + 10 * PAGE) == start + 5 * PAGE + 1
     assert p.brk(start + 9 * PAGE) == start + 9 * PAGE
     assert p.brk(start) == start
-    assert p.map_count == before + 1
+    # a heap that begins within the program's last page of data is a VMA of its own no more
+    assert start not in dict(p.spans())
 
 
 def test_stack_after_exec_and_13_guard_gap(machine):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.vm_backends import SYSTEMS
+from tests.model.vm_backends import SYSTEMS, twin_only
 from tests.reference.vm import constants as c
 
 BASE = 0x10000000
@@ -162,6 +162,43 @@ def test_mlock(machine):
     assert p.mlock(address + 32 * PAGE, PAGE) == -c.ENOMEM
 
 
+def test_mlock_of_huge_pages(machine):
+    p = machine.spawn()
+    address = p.mmap(4 * MIB)
+    names = ("unevictable_pgs_mlocked", "unevictable_pgs_munlocked", "thp_fault_alloc", "thp_split_pmd")
+    assert p.mlock(address, 4 * MIB) == 0
+    assert events(machine, *names) == (1024, 0, 2, 0)
+    assert machine.nr_mlock == 1024
+    # a border in the middle of one: its PMD is gone, and with it the lock of the whole
+    assert p.munlock(address + MIB, PAGE) == 0
+    assert events(machine, *names) == (1024, 512, 2, 1)
+    assert (p.locked_vm, machine.nr_mlock) == (1023, 512)
+    assert p.munmap(address, 4 * MIB) == 0
+    assert (p.locked_vm, machine.nr_mlock) == (0, 0)
+
+
+def test_mlock_takes_large_folios_only_whole(system):
+    machine = system.machine(thp="never", sysctl={"mthp": {64: "always"}})
+    p = machine.spawn()
+    address = p.mmap(32 * PAGE, addr=BASE, flags=FIXED)
+    p.touch(address, 32, True)
+    assert p.mlock(address, 24 * PAGE) == 0
+    assert (p.locked_vm, machine.nr_mlock) == (24, 16)
+    # what unlocks needs only a part of it
+    assert p.munlock(address + 4 * PAGE, PAGE) == 0
+    assert (p.locked_vm, machine.nr_mlock) == (23, 0)
+    machine.check()
+
+
+def test_no_huge_page_in_a_stack_under_construction(machine):
+    p = machine.spawn()
+    address = p.mmap(2 * MIB, addr=BASE, flags=FIXED | c.MAP_GROWSDOWN)
+    p.add_flags(address, c.VM_RAND_READ | c.VM_SEQ_READ)
+    assert p.touch(address, 2, True) == {"minor": 2}
+    assert p.madvise(address, 2 * MIB, c.MADV_DONTNEED) == 0
+    assert machine.events["thp_fault_alloc"] == 0
+
+
 def test_mlock_without_rights_and_mlockall(machine):
     p = machine.spawn()
     address = small(p, 4, c.PROT_NONE)
@@ -222,6 +259,7 @@ def test_hugetlb_without_reservation(system):
 
 
 def test_hugetlb_after_fork(system):
+    twin_only(system, "the core's fork gives the child no huge pages of the pool (sys/hugetlb: omits)")
     machine = system.machine(sysctl={"nr_hugepages": 2})
     p = machine.spawn()
     address = p.mmap(2 * MIB, flags=c.MAP_PRIVATE | c.MAP_ANONYMOUS | c.MAP_HUGETLB)
@@ -246,6 +284,7 @@ def test_hugetlb_after_fork(system):
 
 
 def test_hugetlb_shared_file(system):
+    twin_only(system, "the core has no hugetlbfs files and no shared huge mappings (sys/hugetlb: omits)")
     machine = system.machine(sysctl={"nr_hugepages": 4})
     file = machine.open("h", 8 * MIB, kind="hugetlb")
     p, q = machine.spawn(), machine.spawn()

@@ -61,6 +61,7 @@ class Pair:
 
 # ---------------------------------------------------------------- section 3.2 and case 15
 
+
 def test_case_15_addresses_rise_and_are_not_reused():
     pair = Pair(cpus=2)
     found = [pair.vmalloc(size) for size in (4096, 4096, 8192, 1)]
@@ -190,6 +191,7 @@ def test_a_long_descriptor_array_is_an_area_of_its_own():
 
 # ---------------------------------------------------------------- pages
 
+
 def test_pages_belong_to_vmalloc():
     machine = Machine("64M")
     state = machine.state
@@ -290,6 +292,7 @@ def test_vrealloc():
 
 
 # ---------------------------------------------------------------- bad input
+
 
 def test_bad_input_changes_nothing():
     machine = Machine("64M")

@@ -5,11 +5,14 @@ import numpy as np
 from mmcore.base import vmstat_names
 from mmcore.vm import pgtable
 from tests.model.vm_core import SOFTDIRTY, CoreMachine, CoreProcess
+from tests.reference.vm import constants as c
 
 PRESENT, RW, ACCESSED, DIRTY, PSE, PROTNONE, SPECIAL = 1, 2, 32, 64, 128, 256, 512
 PG_ANON, PG_FILE, PG_SWAPBACKED, PG_ALLOCATED, ORDER_SHIFT = 1 << 17, 1 << 23, 1 << 13, 1 << 27, 28
 EVENTS = ("pgfault", "pgreuse", "pgmajfault", "thp_fault_alloc", "thp_fault_fallback", "thp_split_pmd", "thp_zero_page_alloc",
-          "thp_deferred_split_page")  # fmt: skip
+          "thp_deferred_split_page", "thp_split_page", "unevictable_pgs_mlocked", "unevictable_pgs_munlocked")  # fmt: skip
+MTHP = ("anon_fault_alloc", "anon_fault_fallback", "split_deferred")
+PG_OWNED, OWNER_HUGETLB, OWNER_MASK = 1 << 17 | 1 << 23, 3, 15
 
 
 def entries(process: CoreProcess) -> list[tuple[int, int]]:
@@ -59,6 +62,12 @@ def sharing(processes: list[CoreProcess]) -> dict[int, tuple[int, int]]:
     return first
 
 
+def shape(start: int, end: int, flags: int, pgoff: int, anon: bool, chain: int) -> tuple:
+    """A VMA as it is compared. Huge pages of the pool are not found through anon_vmas in the core (sys/hugetlb)."""
+    hugetlb = flags & c.VM_HUGETLB
+    return (start, end, flags & ~SOFTDIRTY, pgoff, False if hugetlb else bool(anon), 0 if hugetlb else chain)
+
+
 def dump(process: CoreProcess, groups: dict[int, tuple[int, int]]) -> dict:
     state = process.state
     mm = state.get("mms")[process.handle - 1]
@@ -69,14 +78,16 @@ def dump(process: CoreProcess, groups: dict[int, tuple[int, int]]) -> dict:
         group = None if entry & SPECIAL else groups[frame(entry)]
         leaf = (bool(entry & RW), bool(entry & DIRTY), bool(entry & ACCESSED), group)
         if entry & PSE:
-            pmds[vpn] = ("huge_zero" if entry & SPECIAL else "huge_anon", *leaf)
+            flags = 0 if entry & SPECIAL else int(state.pages["flags"][frame(entry)])
+            pool = flags & (PG_OWNED | OWNER_MASK) == PG_OWNED | OWNER_HUGETLB
+            pmds[vpn] = ("huge_zero" if entry & SPECIAL else "hugetlb" if pool else "huge_anon", *leaf)
         else:
             ptes[vpn] = (kind_of(state, entry), *leaf)
     tables = pgtable.tables_of(state, process.handle)
     top = int(state.vm_globals[0]["pt_levels"]) - 1
     hanging = sorted((int(t["level"]), int(t["base"])) for t in tables if int(t["level"]) < top)
     return {
-        "vmas": [(start, end, flags & ~SOFTDIRTY, pgoff, anon, chain) for start, end, flags, pgoff, _, anon, chain in process.maps()],
+        "vmas": [shape(start, end, flags, pgoff, anon, chain) for start, end, flags, pgoff, _, anon, chain in process.maps()],
         "ptes": ptes,
         "pmds": pmds,
         "protnone": protnone,
@@ -93,7 +104,7 @@ def twin_dump(process) -> dict:
     """The same figures of a twin's process."""
     d = process.dump()
     return {
-        "vmas": [(v["start"], v["end"], v["flags"] & ~SOFTDIRTY, v["pgoff"], v["anon_vma"], v["chain"]) for v in d["vmas"]],
+        "vmas": [shape(v["start"], v["end"], v["flags"], v["pgoff"], v["anon_vma"], v["chain"]) for v in d["vmas"]],
         "ptes": d["ptes"],
         "pmds": d["pmds"],
         "protnone": d["protnone"],
@@ -109,3 +120,9 @@ def twin_dump(process) -> dict:
 def events(machine: CoreMachine) -> dict[str, int]:
     found = machine.state.vm_globals[0]["events"]
     return {name: int(found[vmstat_names.EVENT_ITEMS.index(name)]) for name in EVENTS}
+
+
+def mthp_events(machine: CoreMachine) -> dict[tuple[int, str], int]:
+    """Counts of the sizes below and at the PMD's, by order and name."""
+    found = machine.state.vm_globals[0]["mthp"].tolist()
+    return {(order, name): found[order * 4 + i] for order in range(2, 10) for i, name in enumerate(MTHP)}

@@ -80,6 +80,10 @@ class TwinMachine:
         self.opened.append(file)
         return file
 
+    def charged(self, file: File) -> int:
+        """Pages of commit charge that go with the file."""
+        return file.charged
+
     @property
     def committed(self) -> int:
         return self.commit.committed
@@ -172,6 +176,10 @@ class TwinProcess:
         fork.exit_mmap(self.mm)
         self.machine.processes.remove(self)
         self.alive = False
+
+    def add_flags(self, addr: int, flags: int) -> None:
+        """The VMA at `addr` gets flags that no call gives it."""
+        self.mm.vmas.lookup(addr).flags |= flags
 
     def __getattr__(self, name: str):
         """total_vm, data_vm, exec_vm, stack_vm, locked_vm, map_count, minflt, majflt, rss, mmap_base, task_size: of the address space."""

@@ -147,18 +147,19 @@ def free(vma, start: int, end: int) -> None:
         page = pte.page
         if page is None or not page.is_anon:
             continue
-        if page.large and not covered(mm, page, start, end):
+        if page.large and not covered(mm, vpn, start, end):
             if huge.shared_folio(page):
                 continue
             huge.split_folio(page.folio)
-        if page.mapcount > 1:
+        if page.folio.mapcount != len(page.folio.pages) if page.large else page.mapcount > 1:
             continue
         pte.dirty = pte.young = False
         page.lazyfree = True
 
 
-def covered(mm, page, start: int, end: int) -> bool:
-    """Whether the whole folio is mapped within the range, in order."""
-    vpn = next(v for m, v in page.ptes if m is mm) - page.position
-    inside = start <= vpn * PAGE and (vpn + len(page.folio.pages)) * PAGE <= end
-    return inside and all(mm.page_at(vpn + i) is other for i, other in enumerate(page.folio.pages))
+def covered(mm, vpn: int, start: int, end: int) -> bool:
+    """Whether the whole folio of the page at `vpn` is mapped within the range and one table, in order."""
+    page = mm.ptes[vpn].page
+    first, pages = vpn - page.position, page.folio.pages
+    inside = start <= first * PAGE and (first + len(pages)) * PAGE <= end and first // HPAGE == (first + len(pages) - 1) // HPAGE
+    return inside and all(mm.page_at(first + i) is other for i, other in enumerate(pages))

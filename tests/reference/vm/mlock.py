@@ -102,24 +102,17 @@ def fixup(vma, start: int, end: int, flags: int) -> int:
     now, was = bool(flags & VM_LOCKED), bool(before & VM_LOCKED)
     mm.locked_vm += (end - start) // PAGE * (now - was)
     if now != was:
-        for page in folios_inside(mm, start, end):
+        for page in folios_inside(mm, start, end, now):
             (rmap.mlock if now else rmap.munlock)(mm.machine, page)
     return vma.end
 
 
-def folios_inside(mm, start: int, end: int):
-    """A page of each folio mapped in the range; of large ones only those that lie wholly in it."""
+def folios_inside(mm, start: int, end: int, lock: bool):
+    """A page of each folio mapped in the range, once for a row of its entries. Of large ones only those wholly in it are locked."""
     for base in zap.huge_bases(mm, start, end):
         if mm.pmds[base].folio and start <= base * PAGE and (base + HPAGE) * PAGE <= end:
             yield mm.pmds[base].folio.pages[0]
-    for vpn in zap.mapped_vpns(mm, start, end):
-        page = mm.ptes[vpn].page
-        if page is None:
-            continue
-        if not page.large:
-            yield page
-            continue
-        first, number = vpn - page.position, len(page.folio.pages)
-        whole = all(mm.page_at(first + i) is other for i, other in enumerate(page.folio.pages))
-        if page.position == number - 1 and first * PAGE >= start and whole:
+    for run in list(rmap.runs(mm, zap.mapped_vpns(mm, start, end))):
+        page = mm.ptes[run[0]].page
+        if page and (not page.large or not lock or len(run) == len(page.folio.pages)):
             yield page

@@ -5,21 +5,6 @@ import numpy as np
 
 from mmcore.base.state import State
 
-ARRAYS: tuple[str, ...]
-DEFAULTS: dict[str, Any]
-KINDS: dict[str, int]
-PAGES: dict[str, int]
-PRESETS: dict[str, dict[str, Any]]
-
-TLB_BLOCK_DTYPE: np.dtype
-TLB_CONFIG_DTYPE: np.dtype
-TLB_CPU_DTYPE: np.dtype
-TLB_PART_DTYPE: np.dtype
-TLB_STATS_DTYPE: np.dtype
-TLB_TABLE_DTYPE: np.dtype
-
-def struct_sizes() -> dict[str, int]: ...
-
 class TlbModel:
     config: np.ndarray
     parts: np.ndarray
