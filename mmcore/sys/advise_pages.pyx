@@ -11,7 +11,8 @@ from mmcore.base.records cimport meta_at, page_at
 from mmcore.base.vm_records cimport Vma
 from mmcore.reclaim.lru cimport lru_deactivate, lru_lazyfree
 from mmcore.reclaim.mlock cimport mlock_folio, munlock_folio
-from mmcore.sys.filemap cimport file_punch, file_willneed
+from mmcore.sys.filemap cimport file_punch
+from mmcore.sys.readahead cimport file_willneed
 from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
 from mmcore.sys.khugepaged cimport (
     SCAN_ALLOC_FAIL, SCAN_PAGE_ANON, SCAN_PAGE_STATE, SCAN_PMD_MAPPED, SCAN_SUCCEED, collapse_block, split_folio,

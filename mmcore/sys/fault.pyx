@@ -18,7 +18,8 @@ from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
 from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio, munlock_folio
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
-from mmcore.sys.filemap cimport MAP_PAGES_MAX, MapPage, file_notifies, filemap_fault, filemap_map_pages, file_make_writable
+from mmcore.reclaim.page_cache cimport file_notifies
+from mmcore.sys.filemap cimport MAP_PAGES_MAX, MapPage, filemap_fault, filemap_map_pages, file_make_writable
 from mmcore.sys.flush cimport flush_entry
 from mmcore.sys.gather cimport Gather, gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_fault

@@ -2,12 +2,9 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from mmcore.base.records cimport Mm
-from mmcore.base.vm_records cimport FILE_RAM, FILE_SHMEM, File
 
 cdef enum:
     MAP_PAGES_MAX = 512
-    FILE_MAX_PAGES_SHIFT = 48       # folio->index as page records hold it
-    RA_PAGES_DEFAULT = 32           # VM_READAHEAD_PAGES
 
 cdef enum Fadvice:
     FADV_NORMAL = 0
@@ -22,17 +19,6 @@ cdef struct MapPage:
     uint32_t pfn
     uint32_t pad
 
-cdef inline File* mapping_at(Mm* mm, uint32_t file) noexcept nogil:
-    return &mm.vm.files[file - 1]
-
-# i_size in pages, rounded up.
-cdef inline uint64_t file_pages(const File* f) noexcept nogil:
-    return (f.size >> 12) + (1 if f.size & 4095 else 0)
-
-# Whether the file wants to hear of the first write to a page (dirty tracking): its shared mappings are write-protected first.
-cdef inline bint file_notifies(Mm* mm, uint32_t file) noexcept nogil:
-    return not mm.vm.files[file - 1].flags & (FILE_SHMEM | FILE_RAM)
-
 # A file without mappings, held open once: index + 1, or 0 when there is no record left. Its end: its cache goes, then the record;
 # 0, or -E_BUSY while VMAs map it.
 cdef uint32_t file_create(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil
@@ -41,7 +27,6 @@ cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
 # One page comes into the cache, which holds its one reference: its frame or -E_NOMEM; goes: 0, -E_NOENT, -E_BUSY while it is mapped.
 cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil
 cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil
-cdef int64_t filemap_lookup(Mm* mm, uint32_t file, uint64_t index) noexcept nogil
 # Pages of [first, end) that are not mapped go, dirty ones only with `dirty`; how many. `left`, if given: how many mapped ones stayed.
 cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t end, bint dirty, unsigned cpu, int64_t* left) noexcept nogil
 cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
@@ -49,10 +34,6 @@ cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
 cdef int file_set_size(Mm* mm, uint32_t file, uint64_t size, unsigned cpu) noexcept nogil
 # madvise(MADV_REMOVE), fallocate(PUNCH_HOLE): pages of [first, end) go, whatever is in them; -E_BUSY when some are still mapped (they stay).
 cdef int file_punch(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil
-
-# The only place where a file is read: up to n pages from `start` on, none beyond the last page of the file, those cached already
-# skipped; the page at start + n - lookahead, if it is read, carries the mark. How many were read.
-cdef int64_t read_pages(Mm* mm, uint32_t file, uint64_t start, uint64_t n, uint64_t lookahead, unsigned cpu) noexcept nogil
 
 # A fault on page `index`: 0 it was there, 1 it had to be read; -E_IO beyond the end (SIGBUS), -E_NOMEM. [first, end): bounds of the VMA.
 cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags, uint64_t first, uint64_t end, unsigned cpu, uint32_t* pfn) noexcept nogil
@@ -62,7 +43,6 @@ cdef int64_t filemap_map_pages(Mm* mm, uint32_t file, uint64_t first, uint64_t e
 cdef void fault_around_range(uint64_t i, uint64_t v, uint64_t pages, uint64_t n, uint64_t entries, uint64_t* lo, uint64_t* hi) noexcept nogil
 # page_mkwrite: the page is about to be written through a mapping. 0 or a negative code.
 cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn) noexcept nogil
-cdef void file_willneed(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil
 
 # read(): pages copied from (0 at the end of the file), or -E_NOMEM when there was none; misses: how many had to be read, or -1 on none.
 cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, unsigned cpu, int64_t* misses) noexcept nogil

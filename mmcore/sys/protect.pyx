@@ -7,7 +7,7 @@ userfaultfd, swap entries' rights.
 from mmcore.base.flags cimport PG_anon_exclusive
 from mmcore.base.records cimport page_at
 from mmcore.base.vm_records cimport Vma
-from mmcore.sys.filemap cimport file_notifies
+from mmcore.reclaim.page_cache cimport file_notifies
 from mmcore.sys.flush cimport FlushRange, flush_begin, flush_noted, note_change
 from mmcore.sys.hugetlb cimport HTLB_SPENT
 from mmcore.sys.thp cimport folio_head, split_huge_pmd

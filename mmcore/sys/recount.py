@@ -11,7 +11,7 @@ from mmcore.base.errors import ValidationError
 from mmcore.base.state import State
 from mmcore.phys import check as phys_check
 from mmcore.sys import check as vm_check
-from mmcore.sys import filemap, vmalloc_check
+from mmcore.sys import file_calls, vmalloc_check
 from mmcore.vm.tlb_check import validate_tlb
 from mmcore.vm.vma_check import validate_vmas
 
@@ -22,7 +22,7 @@ def validate(state: State) -> dict[str, Any]:
     validate_vmas(state)
     counted.update(vm_check.validate_vm(state))
     counted.update(validate_tlb(state, state.extras.get("tlb")))
-    wrong = filemap.validate_files(state)
+    wrong = file_calls.validate_files(state)
     if wrong:
         raise ValidationError(f"files: {wrong[0]}" + (f" ({len(wrong)} findings)" if len(wrong) > 1 else ""))
     vmalloc_check.validate(state)

@@ -10,19 +10,25 @@ cdef enum:
     RADIX_MASK = 63
     RADIX_MAX_HEIGHT = 11           # 64 bits of index
 
-# A slot of a leaf: 0, or page frame + 1 with a mark, or (bit 63) the shadow of an evicted page.
+# A slot of a leaf: 0, or a value whose two low bits say what it is. Only these accessors know how it is written.
 cdef enum RadixBits:
+    SLOT_PAGE = 0                   # page frame + 1 above the kind
+    SLOT_SHADOW = 1                 # of an evicted page
+    SLOT_SWAP = 2                   # of a page of shmem that is in swap
+    SLOT_KIND = 3
     RADIX_MARK_BIT = 62             # PG_readahead
-    RADIX_SHADOW_BIT = 63
 
 cdef inline uint64_t radix_mark() noexcept nogil:
     return <uint64_t>1 << RADIX_MARK_BIT
 
+cdef inline uint64_t page_slot(uint32_t pfn) noexcept nogil:
+    return (<uint64_t>pfn + 1) << 2
+
 cdef inline bint slot_is_page(uint64_t value) noexcept nogil:
-    return value != 0 and not value >> RADIX_SHADOW_BIT
+    return value != 0 and value & SLOT_KIND == SLOT_PAGE
 
 cdef inline uint32_t slot_pfn(uint64_t value) noexcept nogil:
-    return <uint32_t>value - 1
+    return <uint32_t>((value & ~radix_mark()) >> 2) - 1
 
 cdef inline XNode* xnode_at(Mm* mm, uint32_t x) noexcept nogil:
     return &mm.vm.xnodes[x - 1]
