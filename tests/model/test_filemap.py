@@ -246,8 +246,8 @@ def test_index_is_a_dict(ops, a, b):
     tree, plain = Index(state), {}
     for n, (store, key) in enumerate(ops):
         if store:
-            assert tree.store(key, n + 1) == 0
-            plain[key] = n + 1
+            assert tree.store(key, (n + 1) << 2) == 0
+            plain[key] = (n + 1) << 2     # as a page is written: another kind would count as absent
         else:
             assert tree.erase(key) == plain.pop(key, 0)
         fault, entries, _, height = tree.check()
