@@ -172,11 +172,14 @@ cdef enum:
 
 cdef struct XNode:                  # struct xa_node of a page index
     uint32_t link
-    uint32_t count                  # slots that are not 0
     uint32_t up
-    uint16_t offset                 # in its parent
-    uint16_t shift
-    uint64_t slots[64]              # inner: index + 1; leaf: page frame + 1 (later also shadow entries), flags in the upper bits
+    uint16_t count                  # slots that are not 0
+    uint16_t memcg                  # id of the group that it is charged to
+    uint8_t offset                  # in its parent
+    uint8_t shift
+    uint8_t nr_shadows              # slots of a leaf that hold shadows
+    uint8_t fresh                   # not yet charged to anyone
+    uint64_t slots[64]              # inner: index + 1; leaf: pages, shadows and swap entries, see vm/radix
 
 cdef struct VmArea:                 # struct vmap_area with its vm_struct: a range of the kernel's vmalloc space, free or not
     uint32_t link

@@ -22,10 +22,12 @@ cdef inline bint file_notifies(Mm* mm, uint32_t file) noexcept nogil:
 cdef inline bint page_mapped(Mm* mm, uint32_t pfn) noexcept nogil:
     return page_at(mm, pfn).flags & PG_meta and meta_at(mm, pfn).mapcount != 0
 
-# A page of the caller's, who holds its one reference, comes into a slot of `leaf` that has no page.
-cdef void cache_insert(Mm* mm, uint32_t file, XNode* leaf, uint64_t index, uint32_t pfn, bint mark) noexcept nogil
+# A page of the caller's, who holds its one reference, comes into a slot of `leaf` that has no page; what the slot held (0, a shadow).
+cdef uint64_t cache_insert(Mm* mm, uint32_t file, XNode* leaf, uint64_t index, uint32_t pfn, bint mark) noexcept nogil
 # The counters lose a page whose slot the caller empties.
 cdef void page_leaves(Mm* mm, File* f, uint32_t pfn) noexcept nogil
 # The frame of a cached page, -E_NOENT for a hole, a shadow or a swap entry. Whether a page of [first, end) is mapped.
 cdef int64_t filemap_lookup(Mm* mm, uint32_t file, uint64_t index) noexcept nogil
 cdef bint range_mapped(Mm* mm, uint32_t file, uint64_t first, uint64_t end) noexcept nogil
+# Reclaim takes a page that no one uses out of its file's index and leaves a shadow (not 0) in its place. The page is the caller's then.
+cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow) noexcept nogil

@@ -12,12 +12,16 @@ sets no bits.
 import numpy as np
 
 cimport numpy as cnp
+from mmcore.alloc.kswapd cimport kswapd_check
 from mmcore.base.args cimport as_int
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.sys.fault cimport fault_row, handle_fault
+from mmcore.base.vm_records cimport POOL_FILES
+from mmcore.reclaim.lru cimport lru_add_drain
+from mmcore.sys.filemap cimport filemap_read
 from mmcore.sys.fault_codes cimport HIT, MAJOR, MINOR, OOM
 from mmcore.vm.pgtable cimport PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_RW, WALK_GROUP, mm_alive, mm_at, walk_entry, walk_group
-from mmcore.vm.tlb cimport TLB_L1, TLB_L2, Tlb, tlb_fill, tlb_lookup, tlb_prefetch, tlb_walk
+from mmcore.vm.tlb cimport TLB_L1, TLB_L2, Tlb, tlb_fill, tlb_flush_local, tlb_lookup, tlb_prefetch, tlb_walk
 
 cnp.import_array()
 
@@ -81,9 +85,11 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
                                 codes[i + k] = MINOR
                         counts.result[MINOR] += row
                         i += row
+                        kswapd_check(mm, cpu)
                         continue
                 tlb_walk(t, cpu, as_, vpns[i], 12 + level * mm.vm.bits)
                 r = handle_fault(mm, as_, vpns[i] << 12, write, cpu)
+                kswapd_check(mm, cpu)
                 if r == MINOR or r == MAJOR:
                     walk_and_fill(mm, t, as_, root, vpns[i], write, cpu, &e, &level)
         if codes != NULL:
@@ -139,6 +145,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
                 row = fault_row(mm, as_, vpns[i + k], row, cpu)
                 if row:
                     counts.result[MINOR] += row
+                    kswapd_check(mm, cpu)
                     if codes != NULL:
                         for r in range(<int>row):
                             codes[i + k + r] = MINOR
@@ -150,6 +157,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
                     k += <int>row
                     continue
             r = handle_fault(mm, as_, vpns[i + k] << 12, write, cpu)
+            kswapd_check(mm, cpu)
             stale = True
             counts.result[r] += 1
             if codes != NULL:
@@ -164,8 +172,83 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
     return n
 
 
-def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None):
+cdef void program_flush(Mm* mm, unsigned cpu) noexcept nogil:
+    # What a recorded program does to empty its TLB: a locked private page becomes writable, which drains this CPU's LRU batches, too.
+    if mm.vm.tlb != NULL:
+        tlb_flush_local(<Tlb*>mm.vm.tlb, cpu)
+    lru_add_drain(mm, cpu)
+
+
+cdef int64_t run_with_flushes(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint8_t* writes, bint all_write, int64_t n, unsigned cpu,
+                              uint8_t* codes, AccessCounts* counts, int64_t flush, int64_t first) noexcept nogil:
+    # As run_accesses(), with a flush behind every access whose number, counted from `first`, is a multiple of `flush`.
+    cdef int64_t i = 0, end, done
+    if flush == 0:
+        return run_accesses(mm, as_, vpns, writes, all_write, n, cpu, codes, counts)
+    while i < n:
+        end = i + (flush - (first + i) % flush) % flush + 1
+        done = run_accesses(mm, as_, vpns + i, writes + i if writes != NULL else NULL, all_write, (end if end < n else n) - i, cpu,
+                            codes + i if codes != NULL else NULL, counts)
+        i += done
+        if counts.result[OOM]:
+            return i
+        if i == end:
+            program_flush(mm, cpu)
+    return n
+
+
+def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, flush=0, first=0):
+    """One read() of 4096 bytes for each page of `indices` (uint64) of a file, by the task of address space `handle` (0: none), in order.
+
+    codes (uint8) receives 0 for a page that was there, 1 for one that had to be read, 6 when memory ran out (the last one then); a page
+    beyond the end reads nothing (7). flush, first: as in access(). Returns (done, pages that had to be read).
+    """
+    cdef cnp.ndarray v = checked(indices, np.uint64, "indices"), c
+    cdef int64_t n = cnp.PyArray_SIZE(v), i, got, misses = 0, missed = 0
+    cdef uint8_t* cp = NULL
+    cdef const uint64_t* vp = <const uint64_t*>cnp.PyArray_DATA(v)
+    cdef unsigned on = <unsigned>as_int(cpu, "cpu", 0, state.c.g.nr_cpus - 1)
+    cdef int64_t every = as_int(flush, "flush", 0, 1 << 40), at = as_int(first, "first", 0, 1 << 60)
+    cdef uint32_t x
+    if codes is not None:
+        c = checked(codes, np.uint8, "codes")
+        if cnp.PyArray_SIZE(c) != n or not (<object>c).flags.writeable:
+            raise ValueError(f"codes must be a writeable array of {n} elements")
+        cp = <uint8_t*>cnp.PyArray_DATA(c)
+    state_lock(state)
+    try:
+        if isinstance(handle, bool) or not isinstance(handle, int) or handle < 0 or (handle and not mm_alive(&state.c, handle)):
+            raise KeyError(f"no address space {handle!r} (it has exited, or never was)")
+        if isinstance(file, bool) or not isinstance(file, int) or not 1 <= file <= state.c.vm.pools[<int>POOL_FILES].used:
+            raise KeyError(f"no file {file!r}")
+        x = file
+        if state.c.vm.files[x - 1].id == 0:
+            raise KeyError(f"no file {file!r}: it was closed")
+        state.c.vm.cpus[on].memcg = mm_at(&state.c, handle).memcg if handle else 0
+        with nogil:
+            i = 0
+            while i < n:
+                got = filemap_read(&state.c, x, vp[i] << 12 if vp[i] < <uint64_t>1 << 51 else <uint64_t>1 << 63, 4096, on, &misses)
+                missed += misses
+                if cp != NULL:
+                    cp[i] = OOM if got < 0 else 7 if got == 0 else <uint8_t>(misses != 0)
+                i += 1
+                if got < 0:
+                    break
+                if misses:
+                    kswapd_check(&state.c, on)
+                if every and (at + i - 1) % every == 0:
+                    program_flush(&state.c, on)
+    finally:
+        state_unlock(state)
+    return i, missed
+
+
+def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None, flush=0, first=0):
     """Access pages `vpns` (uint64 array of page numbers, address >> 12) of address space `handle`, in order, on behalf of `cpu`.
+
+    flush: the program empties the CPU's TLB, and with it the LRU batches, behind every access whose number, counted from `first`, is a
+    multiple of it (0: never).
 
     writes: None or False (all read), True (all write), or a uint8/bool array; codes: an array of uint8 that receives a
     mmcore.sys.fault.Fault for each. Returns (done, counts): how many were made (fewer only when memory ran out: the last one then
@@ -177,6 +260,7 @@ def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None):
     cdef uint8_t* cp = NULL
     cdef bint all_write = False
     cdef unsigned on = <unsigned>as_int(cpu, "cpu", 0, state.c.g.nr_cpus - 1)
+    cdef int64_t every = as_int(flush, "flush", 0, 1 << 40), at = as_int(first, "first", 0, 1 << 60)
     cdef AccessCounts counts
     cdef uint32_t as_
     cdef const uint64_t* vp = <const uint64_t*>cnp.PyArray_DATA(v)
@@ -203,7 +287,7 @@ def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None):
             raise KeyError(f"no address space {handle!r} (it has exited, or never was)")
         as_ = handle
         with nogil:
-            done = run_accesses(&state.c, as_, vp, wp, all_write, n, on, cp, &counts)
+            done = run_with_flushes(&state.c, as_, vp, wp, all_write, n, on, cp, &counts, every, at)
     finally:
         state_unlock(state)
     out = np.empty(8, np.int64)

@@ -15,6 +15,8 @@ cdef enum:
 cdef int try_charge(Mm* mm, uint32_t id_, int64_t n, unsigned gfp, unsigned cpu) noexcept nogil
 # mem_cgroup_charge(): the 2^order pages from pfn on, not on a list yet.
 cdef int charge_folio(Mm* mm, uint32_t pfn, unsigned order, uint32_t id_, unsigned gfp, unsigned cpu) noexcept nogil
+# A new folio, charged: its page frame or -E_NOMEM.
+cdef int64_t alloc_charged(Mm* mm, unsigned gfp, unsigned order, uint32_t id_, unsigned cpu) noexcept nogil
 # __memcg_kmem_charge_page(): a page table. Its NS_NR_PAGE_TABLE_PAGES is for the caller, by lruvec_stat_mod(), after this.
 cdef int charge_kernel_page(Mm* mm, uint32_t pfn, uint32_t id_, unsigned gfp, unsigned cpu) noexcept nogil
 # Kernel pages that no page frame here stands for (n below zero: they go). Pages charged, or -E_NOMEM if none.

@@ -7,6 +7,8 @@ memory fails the charge where the kernel would kill one of its tasks and try aga
 """
 from libc.stdint cimport uint16_t, uint64_t
 
+from mmcore.alloc.page_alloc cimport alloc_pages_node
+from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.errors cimport E_AGAIN, E_INVAL, E_NOENT, E_NOMEM
 from mmcore.base.gfp cimport GFP_DIRECT_RECLAIM_BIT, GFP_FS_BIT, GFP_HIGH_BIT, GFP_IO_BIT, GFP_KSWAPD_RECLAIM_BIT, GFP_NOFAIL_BIT
 from mmcore.base.gfp cimport GFP_NORETRY_BIT, GFP_RETRY_MAYFAIL_BIT
@@ -98,6 +100,14 @@ cdef int charge_folio(Mm* mm, uint32_t pfn, unsigned order, uint32_t id_, unsign
         mm.vm.memcg_of[pfn] = <uint16_t>id_
         memcg_charge_statistics(mm, id_)
     return rc
+
+
+cdef int64_t alloc_charged(Mm* mm, unsigned gfp, unsigned order, uint32_t id_, unsigned cpu) noexcept nogil:
+    cdef int64_t pfn = alloc_pages_node(mm, gfp, order, cpu, -1, 0)
+    if id_ and pfn >= 0 and charge_folio(mm, <uint32_t>pfn, order, id_, gfp, cpu) < 0:
+        free_pages_order(mm, <uint32_t>pfn, order, cpu)
+        return -E_NOMEM
+    return pfn
 
 
 cdef int charge_kernel_page(Mm* mm, uint32_t pfn, uint32_t id_, unsigned gfp, unsigned cpu) noexcept nogil:

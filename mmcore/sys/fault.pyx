@@ -6,7 +6,7 @@ so no retries; reading a file takes no time yet. Omits: swap-in (comes with swap
 
 A row of faults on fresh anonymous memory (fault_row) takes its pages from the allocator in one go: what single faults would get.
 """
-from mmcore.alloc.page_alloc cimport alloc_pages_node, alloc_pages_run
+from mmcore.alloc.page_alloc cimport alloc_pages_run
 from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.errors cimport E_FAULT, E_IO, E_NOMEM
 from mmcore.base.flags cimport PG_dirty, PG_lru, PG_swapcache
@@ -17,6 +17,8 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
 from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio, munlock_folio
+from mmcore.reclaim.memcg cimport count_memcg_events
+from mmcore.sys.charge cimport alloc_charged
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
 from mmcore.reclaim.page_cache cimport file_notifies
 from mmcore.sys.filemap cimport MAP_PAGES_MAX, MapPage, filemap_fault, filemap_map_pages, file_make_writable
@@ -35,6 +37,7 @@ from mmcore.vm.prot cimport mkdirty, page_prot
 from mmcore.vm.rmap cimport (
     ANON_FLAGS, NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon_exclusive, PG_swapbacked, anon_mapcount,
     anon_rmap_exclusive, anon_rmap_remove, file_rmap_add, file_rmap_remove, page_is_anon, page_is_file,
+    PG_meta, sync_meta,
 )
 from mmcore.vm.vma cimport VM_EXEC, VM_GROWSDOWN, VM_HUGETLB, VM_LOCKED, VM_READ, VM_SHARED, VM_SPECIAL, VM_WRITE, find_vma
 
@@ -42,10 +45,11 @@ cdef enum:
     GFP_HIGHUSER_MOVABLE = 0x100cca
     GFP_ANON = 0x100dca             # with __GFP_ZERO
     ROW = 512
+    RETRY = 100                     # the entry changed while memory was found: the access is made again
 
 
-cdef inline int64_t new_anon_page(Mm* mm, unsigned gfp, unsigned cpu) noexcept nogil:
-    return alloc_pages_node(mm, gfp, 0, cpu, -1, 0)
+cdef inline int64_t new_anon_page(Mm* mm, AddressSpace* m, unsigned gfp, unsigned cpu) noexcept nogil:
+    return alloc_charged(mm, gfp, 0, m.memcg, cpu)
 
 
 cdef inline void map_new_anon(Mm* mm, AddressSpace* m, Vma* v, uint64_t* pte, uint32_t pfn, uint64_t prot, unsigned cpu) noexcept nogil:
@@ -76,7 +80,7 @@ cdef int do_anonymous_page(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, 
     rc = mthp_fault(mm, as_, v, vma, pte, vpn, cpu)
     if rc != THP_FALLBACK:
         return rc
-    pfn = new_anon_page(mm, GFP_ANON, cpu)
+    pfn = new_anon_page(mm, m, GFP_ANON, cpu)
     if pfn < 0:
         return OOM
     map_new_anon(mm, m, v, pte, <uint32_t>pfn, prot, cpu)
@@ -118,6 +122,17 @@ cdef void drop_old_page(Mm* mm, AddressSpace* m, const Vma* v, uint32_t pfn, uin
         gather_flush(mm, &g)
 
 
+cdef inline void hold(Mm* mm, uint32_t pfn) noexcept nogil:
+    # folio_get(), folio_put() of a page whose last reference this is not
+    page_at(mm, folio_head(mm, pfn)).flags |= PG_meta
+    meta_at(mm, folio_head(mm, pfn)).extra_refs += 1
+
+
+cdef inline void release(Mm* mm, uint32_t pfn) noexcept nogil:
+    meta_at(mm, folio_head(mm, pfn)).extra_refs -= 1
+    sync_meta(mm, folio_head(mm, pfn))
+
+
 cdef bint wp_can_reuse(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil:
     # wp_can_reuse_anon_folio(): a small page that no one but this entry refers to.
     cdef Page* p = page_at(mm, pfn)
@@ -154,9 +169,17 @@ cdef int do_wp_page(Mm* mm, AddressSpace* m, uint32_t vma, uint64_t* pte, unsign
             return MINOR
     if anon_vma_prepare(mm, vma):
         return OOM
-    pfn = new_anon_page(mm, GFP_ANON if zero else GFP_HIGHUSER_MOVABLE, cpu)
+    # the old page is held meanwhile: to make room for the new one reclaim may unmap it
+    if not zero:
+        hold(mm, old)
+    pfn = new_anon_page(mm, m, GFP_ANON if zero else GFP_HIGHUSER_MOVABLE, cpu)
+    if not zero:
+        release(mm, old)
     if pfn < 0:
         return OOM
+    if pte[0] != e:
+        free_pages_order(mm, <uint32_t>pfn, 0, cpu)
+        return RETRY
     set_entry(mm, pte, 0)
     flush_entry(mm, pte, cpu)
     map_new_anon(mm, m, v, pte, <uint32_t>pfn, page_prot(v.flags, False), cpu)
@@ -228,7 +251,7 @@ cdef int do_file_fault(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, uint
     if write and not v.flags & VM_SHARED:
         if anon_vma_prepare(mm, vma):
             return OOM
-        copy = new_anon_page(mm, GFP_HIGHUSER_MOVABLE, cpu)
+        copy = new_anon_page(mm, m, GFP_HIGHUSER_MOVABLE, cpu)
         if copy < 0:
             return OOM
     elif not write and mm.vm.g.fault_around_bytes >> 12 > 1:
@@ -332,8 +355,12 @@ cdef int handle_fault(Mm* mm, uint32_t as_, uint64_t address, bint write, unsign
         return SEGV_MAPERR
     if not access_right(v.flags, write):
         return SEGV_ACCERR
+    mm.vm.cpus[cpu].memcg = m.memcg
     r = fault_in_vma(mm, m, as_, vma, address >> 12, write, cpu)
+    while r == RETRY:
+        r = fault_in_vma(mm, m, as_, vma, address >> 12, write, cpu)
     mm.vm.g.events[VE_PGFAULT] += 1
+    count_memcg_events(mm, m.memcg, VE_PGFAULT, 1)
     # a fault that failed counts for the machine, not for the task
     if r == MAJOR:
         m.majflt += 1
@@ -409,8 +436,8 @@ cdef int64_t fault_row(Mm* mm, uint32_t as_, uint64_t vpn, int64_t nr, unsigned 
     n = 0
     while n < nr and pte[n] == 0:
         n += 1
-    if n == 0 or anon_vma_prepare(mm, vma):
-        return 0
+    if n == 0 or m.memcg or anon_vma_prepare(mm, vma):
+        return 0            # pages of a group are charged one by one
     return fill_row(mm, m, v, pte, n, cpu)
 
 

@@ -25,7 +25,7 @@ cdef uint32_t file_create(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) 
 cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
 
 # One page comes into the cache, which holds its one reference: its frame or -E_NOMEM; goes: 0, -E_NOENT, -E_BUSY while it is mapped.
-cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil
+cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, bint write, unsigned cpu) noexcept nogil
 cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil
 # Pages of [first, end) that are not mapped go, dirty ones only with `dirty`; how many. `left`, if given: how many mapped ones stayed.
 cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t end, bint dirty, unsigned cpu, int64_t* left) noexcept nogil

@@ -1,25 +1,27 @@
 """Files and their page cache: read(), write(), faults, truncation.
 
-Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), page_cache_sync_ra, page_cache_async_ra,
-force_page_cache_ra (mm/readahead.c), truncate_inode_pages, invalidate_mapping_pages (mm/truncate.c), shmem_get_folio without swap
+Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages, invalidate_mapping_pages (mm/truncate.c), shmem_get_folio without swap
 (mm/shmem.c), v6.12, for filesystems with single-page folios. Simplifies: one open file description for each file holds the read-ahead
 state; the device takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a
-page is uptodate and unlocked as soon as it is cached; fsync cleans at once. Omits: folio_mark_accessed, dirty and write-back counters,
-shadow entries of evicted pages, pgpgin (they come with reclaim and devices); commit charges of tmpfs pages.
+page is uptodate and unlocked as soon as it is cached; fsync cleans at once. Omits: dirty and write-back
+counters, pgpgin (they come with devices); commit charges of tmpfs pages.
 """
 from libc.string cimport memset
 from mmcore.alloc.page_free cimport free_pages_order
+from mmcore.base.gfp cimport GFP_WRITE_BIT
 from mmcore.base.errors cimport E_BUSY, E_FBIG, E_INVAL, E_IO, E_NOMEM
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_dirty, PG_hwpoison, PG_meta, PG_uptodate, PG_workingset
 from mmcore.base.pool cimport pool_give, pool_take
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport VE_PGMAJFAULT
 from mmcore.base.vm_records cimport FILE_RAM, FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_SHMEM, POOL_FILES, File, XNode
-from mmcore.reclaim.lru cimport lru_del_many
+from mmcore.reclaim.lru cimport folio_mark_accessed, lru_del_many
+from mmcore.reclaim.memcg cimport count_memcg_events
 from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped, range_mapped
-from mmcore.sys.readahead cimport async_ra, file_willneed, fill_leaf, ra_pages, sync_mmap_readahead, sync_ra
+from mmcore.sys.index_nodes cimport index_prune
+from mmcore.sys.readahead cimport async_ra, file_willneed, fill_range, ra_pages, sync_mmap_readahead, sync_ra
 from mmcore.vm.radix cimport (
-    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_make_leaf, radix_mark, radix_next, radix_prune, slot_is_page, slot_pfn,
+    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_pfn,
 )
 from mmcore.vm.vma cimport VM_RAND_READ
 
@@ -60,17 +62,15 @@ cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
 
 # ---------------------------------------------------------------- pages into the cache, and out of it
 
-cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil:
-    cdef XNode* leaf
+cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, bint write, unsigned cpu) noexcept nogil:
     cdef uint64_t value = radix_lookup(mm, mapping_at(mm, file), index)
     if slot_is_page(value):
         return slot_pfn(value)
     if index >> FILE_MAX_PAGES_SHIFT:
         return -E_FBIG
-    leaf = radix_make_leaf(mm, mapping_at(mm, file), index)
-    if leaf == NULL or fill_leaf(mm, file, leaf, index, index, <uint64_t>-1, GFP_PAGE_CACHE, cpu) != 1:
+    if fill_range(mm, file, index, index, <uint64_t>-1, GFP_PAGE_CACHE | (GFP_WRITE_BIT if write else 0), cpu) != 1:
         return -E_NOMEM
-    return slot_pfn(leaf.slots[index & RADIX_MASK])
+    return slot_pfn(radix_lookup(mm, mapping_at(mm, file), index))
 
 
 cdef void release_pages(Mm* mm, const uint32_t* pfns, int64_t n, unsigned cpu) noexcept nogil:
@@ -119,6 +119,12 @@ cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t 
                     page_leaves(mm, f, pfn)
                     pfns[n] = pfn
                     n += 1
+            elif slot_is_shadow(value):
+                # an invalidation leaves what reclaim left
+                if dirty:
+                    leaf.nr_shadows -= 1
+                else:
+                    value = 0
             if value:
                 leaf.slots[at & RADIX_MASK] = 0
                 leaf.count -= 1
@@ -128,7 +134,7 @@ cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t 
             if n == BATCH:
                 break
         if leaf.count <= 1:
-            radix_prune(mm, f, leaf)
+            index_prune(mm, f, leaf, cpu)
         if n > BATCH - RADIX_SLOTS:
             release_pages(mm, pfns, n, cpu)
             total += n
@@ -192,9 +198,10 @@ cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags,
         return 0
     if not f.flags & FILE_SHMEM:
         mm.vm.g.events[VE_PGMAJFAULT] += 1
+        count_memcg_events(mm, mm.vm.cpus[cpu].memcg, VE_PGMAJFAULT, 1)
         major = 1
         sync_mmap_readahead(mm, file, index, vm_flags, cpu)
-    got = filemap_add(mm, file, index, cpu)
+    got = filemap_add(mm, file, index, False, cpu)
     if got < 0:
         return -E_NOMEM if got == -E_NOMEM else -E_IO
     pfn[0] = <uint32_t>got
@@ -253,7 +260,8 @@ cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn) noexcept nogil:
 cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, unsigned cpu, int64_t* misses) noexcept nogil:
     cdef File* f = mapping_at(mm, file)
     cdef uint64_t index = offset >> 12, end, last_index, stop, value
-    cdef int64_t missed = 0, rc = 0
+    # several reads inside one page count as one
+    cdef int64_t missed = 0, rc = 0, last = (f.ra_prev - 1) >> 12
     cdef XNode* leaf = NULL
     misses[0] = 0
     if offset >= f.size or length == 0:
@@ -270,6 +278,8 @@ cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t lengt
         if slot_is_page(value):
             if value & radix_mark():
                 async_ra(mm, file, index, last_index - index, cpu)
+            if <int64_t>index != last:
+                folio_mark_accessed(mm, slot_pfn(value), cpu)
             index += 1
             continue
         missed += 1
@@ -279,13 +289,16 @@ cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t lengt
             continue
         sync_ra(mm, file, index, last_index - index, cpu)
         if not slot_is_page(radix_lookup(mm, f, index)):
-            rc = filemap_add(mm, file, index, cpu)
+            rc = filemap_add(mm, file, index, False, cpu)
             if rc < 0:
                 break
         # what was read just now may itself carry a mark
         leaf = radix_leaf(mm, f, index)
-        if leaf.slots[index & RADIX_MASK] & radix_mark():
+        value = leaf.slots[index & RADIX_MASK]
+        if value & radix_mark():
             async_ra(mm, file, index, last_index - index, cpu)
+        if <int64_t>index != last:
+            folio_mark_accessed(mm, slot_pfn(value), cpu)
         index += 1
     misses[0] = missed
     if index < stop:
@@ -310,7 +323,7 @@ cdef int64_t filemap_write(Mm* mm, uint32_t file, uint64_t offset, uint64_t leng
     index = offset >> 12
     stop = (end + 4095) >> 12
     while index < stop:
-        pfn = filemap_add(mm, file, index, cpu)
+        pfn = filemap_add(mm, file, index, True, cpu)
         if pfn < 0:
             break
         page_at(mm, <uint32_t>pfn).flags |= PG_dirty

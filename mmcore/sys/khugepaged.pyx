@@ -7,7 +7,6 @@ shrinker (contents are not kept, so no page is known to be zero).
 """
 from libc.string cimport memset
 
-from mmcore.alloc.page_alloc cimport alloc_pages_node
 from mmcore.base.errors cimport E_AGAIN
 from mmcore.base.flags cimport PG_head, PG_lru, PG_referenced
 from mmcore.base.lists cimport list_add
@@ -21,6 +20,7 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio
+from mmcore.sys.charge cimport alloc_charged
 from mmcore.sys.flush cimport flush_range
 from mmcore.sys.gather cimport Gather, gather_flush, gather_init, gather_page
 from mmcore.sys.tables cimport deposit_table
@@ -113,7 +113,7 @@ cdef int collapse_block(Mm* mm, uint32_t as_, uint64_t address, bint advised, un
     rc = scan_table(mm, t, advised, &none)
     if rc != SCAN_SUCCEED:
         return rc
-    got = alloc_pages_node(mm, GFP_TRANSHUGE, PMD_ORDER, cpu, -1, 0)
+    got = alloc_charged(mm, GFP_TRANSHUGE, PMD_ORDER, m.memcg, cpu)
     if got < 0:
         mm.vm.g.events[VE_THP_COLLAPSE_ALLOC_FAILED] += 1
         return SCAN_ALLOC_FAIL

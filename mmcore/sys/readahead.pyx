@@ -5,12 +5,18 @@ do_sync_mmap_readahead (mm/filemap.c), v6.12. Simplifies: one open file descript
 takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a page is uptodate and
 unlocked as soon as it is cached. Omits: large folios, pgpgin.
 """
-from mmcore.alloc.page_alloc cimport alloc_pages_run
-from mmcore.base.vm_records cimport FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_RAM, FILE_SHMEM
-from mmcore.reclaim.lru cimport lru_add_many
+from mmcore.alloc.page_alloc cimport alloc_pages_node, alloc_pages_run
+from mmcore.alloc.page_free cimport free_pages_order
+from mmcore.base.errors cimport E_NOMEM
+from mmcore.base.gfp cimport GFP_WRITE_BIT
+from mmcore.base.vm_records cimport FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_RAM, FILE_SHMEM, XNode
+from mmcore.reclaim.lru cimport lru_add, lru_add_many
 from mmcore.reclaim.page_cache cimport cache_insert, file_pages, mapping_at
+from mmcore.reclaim.workingset cimport workingset_refault
+from mmcore.sys.charge cimport charge_folio
+from mmcore.sys.index_nodes cimport index_leaf, index_prune
 from mmcore.vm.radix cimport (
-    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_make_leaf, radix_mark, radix_next_absent, radix_prune, radix_run_before, slot_is_page,
+    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next_absent, radix_run_before, slot_is_page, slot_is_shadow,
 )
 from mmcore.vm.vma cimport VM_HUGEPAGE, VM_RAND_READ, VM_SEQ_READ
 
@@ -20,10 +26,44 @@ cdef enum:
     HPAGE_PMD_NR = 512
 
 
-cdef int64_t fill_leaf(Mm* mm, uint32_t file, XNode* leaf, uint64_t first, uint64_t last, uint64_t mark, unsigned gfp, unsigned cpu) noexcept nogil:
+cdef int64_t fill_one(Mm* mm, uint32_t file, uint64_t index, bint mark, unsigned gfp, unsigned cpu) noexcept nogil:
+    # filemap_add_folio() of a new page, for a task of a group: charged, put into the index, onto the LRU. Its frame or -E_NOMEM.
+    cdef uint32_t id_ = mm.vm.cpus[cpu].memcg
+    cdef int64_t pfn = alloc_pages_node(mm, gfp, 0, cpu, -1, 0)
+    cdef uint64_t old
+    cdef XNode* leaf
+    if pfn < 0:
+        return -E_NOMEM
+    if charge_folio(mm, <uint32_t>pfn, 0, id_, gfp, cpu) < 0:
+        free_pages_order(mm, <uint32_t>pfn, 0, cpu)
+        return -E_NOMEM
+    leaf = index_leaf(mm, mapping_at(mm, file), index, gfp, cpu)
+    if leaf == NULL:
+        free_pages_order(mm, <uint32_t>pfn, 0, cpu)
+        return -E_NOMEM
+    old = cache_insert(mm, file, leaf, index, <uint32_t>pfn, mark)
+    if slot_is_shadow(old) and not gfp & GFP_WRITE_BIT:
+        workingset_refault(mm, <uint32_t>pfn, old, cpu)
+    lru_add(mm, <uint32_t>pfn, cpu)
+    return pfn
+
+
+cdef int64_t fill_range(Mm* mm, uint32_t file, uint64_t first, uint64_t last, uint64_t mark, unsigned gfp, unsigned cpu) noexcept nogil:
+    cdef File* f = mapping_at(mm, file)
     cdef uint32_t pfns[RADIX_SLOTS]
-    cdef uint64_t index
+    cdef uint64_t index, old
     cdef int64_t want = 0, got, k = 0
+    cdef XNode* leaf
+    if mm.vm.cpus[cpu].memcg:
+        for index in range(first, last + 1):
+            if not slot_is_page(radix_lookup(mm, f, index)):
+                if fill_one(mm, file, index, index == mark, gfp, cpu) < 0:
+                    return -1 - k
+                k += 1
+        return k
+    leaf = index_leaf(mm, f, first, gfp, cpu)
+    if leaf == NULL:
+        return -1
     for index in range(first, last + 1):
         if not slot_is_page(leaf.slots[index & RADIX_MASK]):
             want += 1
@@ -37,12 +77,14 @@ cdef int64_t fill_leaf(Mm* mm, uint32_t file, XNode* leaf, uint64_t first, uint6
             continue
         if k == got:
             break
-        cache_insert(mm, file, leaf, index, pfns[k], index == mark)
+        old = cache_insert(mm, file, leaf, index, pfns[k], index == mark)
+        if slot_is_shadow(old) and not gfp & GFP_WRITE_BIT:
+            workingset_refault(mm, pfns[k], old, cpu)
         k += 1
     if got:
         lru_add_many(mm, pfns, got, cpu)
     elif leaf.count == 0:
-        radix_prune(mm, mapping_at(mm, file), leaf)
+        index_prune(mm, f, leaf, cpu)
     return got if got == want else -1 - got
 
 
@@ -59,7 +101,6 @@ cdef int64_t read_pages(Mm* mm, uint32_t file, uint64_t start, uint64_t n, uint6
     cdef File* f = mapping_at(mm, file)
     cdef uint64_t limit = file_pages(f), at = start, last, end, mark = <uint64_t>-1
     cdef int64_t got, total = 0
-    cdef XNode* leaf
     if start >= limit or n == 0:
         return 0
     if n > limit - start:
@@ -69,10 +110,7 @@ cdef int64_t read_pages(Mm* mm, uint32_t file, uint64_t start, uint64_t n, uint6
     end = start + n
     while at < end:
         last = (at | RADIX_MASK) if (at | RADIX_MASK) < end else end - 1
-        leaf = radix_make_leaf(mm, f, at)
-        if leaf == NULL:
-            break
-        got = fill_leaf(mm, file, leaf, at, last, mark, GFP_READAHEAD, cpu)
+        got = fill_range(mm, file, at, last, mark, GFP_READAHEAD, cpu)
         if got < 0:
             total += -1 - got
             break

@@ -13,6 +13,8 @@ from mmcore.base.records cimport page_at
 from mmcore.base.stat_items cimport NS_NR_PAGE_TABLE_PAGES
 from mmcore.base.vm_records cimport AddressSpace, POOL_TABLES, TableInfo
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
+from mmcore.reclaim.memcg cimport uncharge_kernel_page
+from mmcore.sys.charge cimport charge_kernel_page
 from mmcore.vm.pgtable cimport link_table, mm_at, pte_frame, pte_is_table, set_entry, table_at
 
 cdef enum:
@@ -32,6 +34,9 @@ cdef uint32_t table_new(Mm* mm, uint32_t as_, unsigned cpu) noexcept nogil:
     pfn = alloc_pages_node(mm, GFP_PGTABLE_USER if as_ else GFP_PGTABLE_KERNEL, 0, cpu, -1, 0)
     if pfn < 0:
         return 0
+    if as_ and mm_at(mm, as_).memcg and charge_kernel_page(mm, <uint32_t>pfn, mm_at(mm, as_).memcg, GFP_PGTABLE_USER, cpu):
+        free_pages_order(mm, <uint32_t>pfn, 0, cpu)
+        return 0
     slot = pool_take(&mm.vm.pools[POOL_TABLES], mm.vm.table_info, sizeof(TableInfo))
     mm.vm.table_info[slot - 1].pfn = <uint32_t>pfn
     mm.vm.table_info[slot - 1].mm = as_
@@ -49,6 +54,8 @@ cdef void table_free(Mm* mm, uint32_t slot, unsigned cpu) noexcept nogil:
     if t.mm:
         mm_at(mm, t.mm).pgtables_bytes -= 4096
     count_table(mm, pfn, -1)
+    if mm.vm.g.nr_memcgs:
+        uncharge_kernel_page(mm, pfn)
     t.pfn = t.mm = t.parent = 0
     t.base = 0
     t.level = t.nr_used = 0

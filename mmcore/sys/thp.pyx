@@ -27,6 +27,7 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio
+from mmcore.sys.charge cimport alloc_charged
 from mmcore.sys.fault_codes cimport MINOR, OOM
 from mmcore.sys.flush cimport flush_range
 from mmcore.sys.gather cimport gather_page
@@ -304,7 +305,7 @@ cdef int thp_fault(Mm* mm, uint32_t as_, Vma* v, uint32_t vma, uint64_t* e, uint
         deposit_table(mm, as_, slot - 1)
         set_entry(mm, e, prot | PTE_SPECIAL | (<uint64_t>pfn << 12))
         return MINOR
-    pfn = alloc_pages_node(mm, thp_gfp(mm, v.flags), PMD_ORDER, cpu, -1, 0)
+    pfn = alloc_charged(mm, thp_gfp(mm, v.flags), PMD_ORDER, m.memcg, cpu)
     if pfn < 0:
         mm.vm.g.events[VE_THP_FAULT_FALLBACK] += 1
         mm.vm.g.mthp[PMD_ORDER * 4 + MTHP_FALLBACK] += 1
@@ -365,7 +366,7 @@ cdef int mthp_fault(Mm* mm, uint32_t as_, Vma* v, uint32_t vma, uint64_t* pte, u
             while i < n and first[i] == 0:
                 i += 1
             if i == n:
-                pfn = alloc_pages_node(mm, thp_gfp(mm, v.flags), order, cpu, -1, 0)
+                pfn = alloc_charged(mm, thp_gfp(mm, v.flags), order, m.memcg, cpu)
                 if pfn >= 0:
                     break
                 mm.vm.g.mthp[order * 4 + MTHP_FALLBACK] += 1

@@ -6,12 +6,13 @@ is flushed by whoever calls (sys/flush). Omits: swap entries' slots (they come w
 """
 from libc.stdint cimport int64_t
 
-from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_anon, PG_dirty, PG_file, PG_mlocked, PG_owned, PG_referenced
+from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, PG_anon, PG_file, PG_mlocked, PG_owned
 from mmcore.base.records cimport PAGEBLOCK_ORDER, Page, block_at, page_at
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
 from mmcore.phys.buddy cimport prefetch, zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
-from mmcore.reclaim.lru cimport lru_add_drain
+from mmcore.reclaim.lru cimport folio_mark_accessed, lru_add_drain
+from mmcore.reclaim.writeback cimport folio_mark_dirty
 from mmcore.reclaim.mlock cimport munlock_folio
 from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_zap
@@ -19,7 +20,7 @@ from mmcore.sys.thp cimport folio_head, large_partial, large_rmap_remove, split_
 from mmcore.vm.pgtable cimport (
     PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at,
 )
-from mmcore.vm.vma cimport VM_LOCKED, find_vma
+from mmcore.vm.vma cimport VM_LOCKED, VM_RAND_READ, VM_SEQ_READ, find_vma
 from mmcore.vm.rmap cimport (
     NS_NR_ANON_PAGES, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, PG_swapbacked, anon_rmap_remove, file_rmap_remove,
     page_is_file,
@@ -53,6 +54,12 @@ cdef bint maps_locked(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
     return vma != 0 and mm.vm.vmas[vma - 1].start <= address and mm.vm.vmas[vma - 1].flags & VM_LOCKED != 0
 
 
+cdef bint has_recency(Mm* mm, uint32_t slot, uint32_t i) noexcept nogil:
+    # vma_has_recency(): its accesses say that a page is worth keeping.
+    cdef uint32_t vma = find_vma(mm, mm.vm.table_info[slot].mm, (mm.vm.table_info[slot].base + i) << 12)
+    return vma == 0 or not mm.vm.vmas[vma - 1].flags & (VM_SEQ_READ | VM_RAND_READ)
+
+
 cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uint32_t pfn, LargeRow* row, Gather* g) noexcept nogil:
     cdef uint32_t head = folio_head(mm, pfn)
     if row.head != head + 1 or row.next != pfn:
@@ -68,12 +75,12 @@ cdef void zap_large_part(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uin
         gather_page(mm, g, head)
 
 
-cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t pfn, uint64_t e) noexcept nogil:
+cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uint32_t pfn, uint64_t e, unsigned cpu) noexcept nogil:
     cdef Page* p = page_at(mm, pfn)
     if e & PTE_DIRTY:
-        p.flags |= PG_dirty
-    if e & PTE_ACCESSED:
-        p.flags |= PG_referenced
+        folio_mark_dirty(mm, pfn, cpu)
+    if e & PTE_ACCESSED and has_recency(mm, slot, i):
+        folio_mark_accessed(mm, pfn, cpu)
     m.rss[MM_SHMEMPAGES if p.flags & PG_swapbacked else MM_FILEPAGES] -= 1
     file_rmap_remove(mm, pfn)
 
@@ -128,7 +135,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
         if flags & PG_mlocked and maps_locked(mm, slot, i):
             munlock_folio(mm, pfn, g.cpu)
         if page_is_file(flags):
-            zap_file_page(mm, m, pfn, v)
+            zap_file_page(mm, m, slot, i, pfn, v, g.cpu)
             continue
         m.rss[MM_ANONPAGES] -= 1
         if not flags & PG_meta or anon_rmap_remove(mm, pfn):

@@ -27,6 +27,9 @@ cdef inline uint64_t page_slot(uint32_t pfn) noexcept nogil:
 cdef inline bint slot_is_page(uint64_t value) noexcept nogil:
     return value != 0 and value & SLOT_KIND == SLOT_PAGE
 
+cdef inline bint slot_is_shadow(uint64_t value) noexcept nogil:
+    return value & SLOT_KIND == SLOT_SHADOW
+
 cdef inline uint32_t slot_pfn(uint64_t value) noexcept nogil:
     return <uint32_t>((value & ~radix_mark()) >> 2) - 1
 

@@ -18,7 +18,9 @@ cdef inline uint32_t node_number(Mm* mm, const XNode* n) noexcept nogil:
 
 
 cdef uint32_t node_new(Mm* mm) noexcept nogil:
-    return pool_take(&mm.vm.pools[POOL_XNODES], mm.vm.xnodes, sizeof(XNode))
+    cdef uint32_t x = pool_take(&mm.vm.pools[POOL_XNODES], mm.vm.xnodes, sizeof(XNode))
+    xnode_at(mm, x).fresh = 1
+    return x
 
 
 cdef void node_free(Mm* mm, uint32_t x) noexcept nogil:
@@ -64,7 +66,7 @@ cdef XNode* radix_make_leaf(Mm* mm, File* f, uint64_t index) noexcept nogil:
         if y == 0:
             y = node_new(mm)
             xnode_at(mm, y).up = x
-            xnode_at(mm, y).offset = <unsigned short>at
+            xnode_at(mm, y).offset = <unsigned char>at
             xnode_at(mm, y).shift = n.shift - RADIX_SHIFT
             n.slots[at] = y
             n.count += 1
