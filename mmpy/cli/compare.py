@@ -69,8 +69,22 @@ def compare(
     if as_json:
         print_json(all_rows)
     else:
+        print_overview(out, all_rows)
         out.print(f"{len(chosen)} cases: {counts(total)}")
     ctx.exit(1 if any(differs(row) for row in all_rows) else 0)
+
+
+def print_overview(out: Console, rows: list[Row]) -> None:
+    """Runs of reclaim together: median and worst distance of each figure, and how many cases keep their bar and are equal."""
+    from mmpy.fidelity.reclaim import overview, verdicts
+
+    found = overview(rows)
+    if found:
+        titles = ("figure", "cases", "median", "worst", "errors", "worst in")
+        put(out, table(titles, ((o.figure, o.cases, o.median, o.worst, o.errors, o.case) for o in found), last_left=True))
+    names = {"verdict.equal": "equal", "verdict.bar": "within their bar"}
+    for name, (good, total) in verdicts(rows).items():
+        out.print(f"{good} of {total} runs {names[name]}")
 
 
 def wanted(row: Row, globs: tuple[str, ...]) -> bool:

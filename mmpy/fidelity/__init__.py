@@ -51,6 +51,12 @@ def _trace(case: Case, on_chunk: Progress | None) -> Iterator[Row]:
     yield from compare_both(recording, case=case.name, on_chunk=on_chunk)
 
 
+def _reclaim(case: Case, on_chunk: Progress | None) -> Iterator[Row]:
+    from mmpy.fidelity.reclaim import compare_reclaim
+
+    return compare_reclaim(case, on_chunk=on_chunk)
+
+
 def _not_yet(what: str) -> Callable[[Case, Progress | None], Iterator[Row]]:
     def told(case: Case, on_chunk: Progress | None) -> Iterator[Row]:
         yield rows.error(case.name, case.kind, f"{case.kind} cases need {what}, which this version does not have yet")
@@ -61,7 +67,7 @@ def _not_yet(what: str) -> Callable[[Case, Progress | None], Iterator[Row]]:
 _COMPARATORS: dict[str, Callable[[Case, Progress | None], Iterator[Row]]] = {
     "machine": _machine,
     "trace": _trace,
-    "reclaim": _not_yet("page reclaim and memory cgroups"),
-    "evict": _not_yet("page reclaim and memory cgroups"),
+    "reclaim": _reclaim,
+    "evict": _reclaim,
     "extra": _not_yet("the slab allocator, huge page faults and the OOM killer"),
 }

@@ -97,6 +97,25 @@ INPUTS: tuple[Input, ...] = (
         "events: pcp_drain at preemption depth 2; the silent ones between by the timer's arithmetic",
         "the phase of a timer",
     ),
+    Input(
+        "reclaim evict",
+        "what was run: memory, limit, swappiness, mode, pattern and seed, flush, prefill, mlock, advice, read-ahead, fault-around, devices",
+        "runs.csv, or the index and the head of the snapshots",
+        "chosen by the experiment; the accesses follow from the pattern, their fingerprint is checked",
+    ),
+    Input("reclaim evict", "after which accesses memory.stat was read", "checkpoints: t", "reading it folds lagged statistics"),
+    Input(
+        "reclaim",
+        "without a group: free pages and anonymous pages at the start",
+        "checkpoints: start",
+        "what else was resident in the guest",
+    ),
+    Input(
+        "reclaim evict",
+        "kernel pages charged to the group at the start (0-8), pages of others in the add batch (0-30), the place of one periodic fold",
+        "searched: the same search for every case, by the figures of equal runs; rows chosen.* say what it chose",
+        "not recorded",
+    ),
     Input("trace", "the OOM victim and when it was killed", "boot log: 'Killed process'", "no reclaim yet"),
 )
 

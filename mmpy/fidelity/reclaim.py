@@ -71,7 +71,7 @@ def compare_runs(run: Run, ours: RunResult) -> Iterator[Row]:
     yield from _verdicts(run, ours)
     yield from rows
     for name, value in ours.chosen.items():
-        yield figure(run.name, run.kind, f"chosen.{name}", None, value, exact=False, note="an input: the search chose it") | {"distance": 0.0}
+        yield {**figure(run.name, run.kind, f"chosen.{name}", None, value, exact=False, note="an input, searched"), "distance": None}
 
 
 def _verdicts(run: Run, ours: RunResult) -> Iterator[Row]:

@@ -100,7 +100,10 @@ class Evictions:
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded run. `spread` is the run-to-run spread of a counter as a fraction, where the run was repeated."""
+    """One recorded run.
+
+    `spread`: the run-to-run spread of a counter as a fraction, where the run was repeated; `start`: the counters before the run.
+    """
 
     name: str
     kind: str
@@ -110,6 +113,7 @@ class Run:
     pages: np.ndarray
     checkpoints: tuple[Mapping[str, int], ...] = ()
     spread: Mapping[str, float] = field(default_factory=dict)
+    start: Mapping[str, int] = field(default_factory=dict)
     evictions: Evictions | None = None
 
 
@@ -158,6 +162,7 @@ def _open_reclaim(case: Case) -> Run:
         _bytes(case, f"state/{case.name}.state"),
         tuple(_relative(checkpoints)),
         _spread(case, row[0].get("case") or case.name),
+        checkpoints[0] if checkpoints else {},
     )
 
 
@@ -282,7 +287,7 @@ def _open_evict(case: Case) -> Run:
     counters["misses"] = int(np.count_nonzero(acc & MISS))
     counters["resident_end"] = int(np.count_nonzero(pages & PAGE_RESIDENT))
     checkpoints = tuple({"t": int(s["t"]), **_difference(before[0], s)} for s in snapshots if s["tag"] == "ck")
-    return Run(case.name, case.kind, parameters, counters, acc, pages, checkpoints, {}, _evictions(case))
+    return Run(case.name, case.kind, parameters, counters, acc, pages, checkpoints, {}, {}, _evictions(case))
 
 
 _SHORT = {"theta": "theta_milli", "adv": "madv_random"}

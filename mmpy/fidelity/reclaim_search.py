@@ -1,0 +1,104 @@
+"""What a recording of reclaim leaves open, chosen by one search that is the same for every case.
+
+Unknown when a run begins: how many kernel pages its group was already charged for (`k0`), how many pages of other programs wait in the
+CPU's add batch (`fill`), and when the periodic fold of statistics falls into the run (`fold`: before which access; 0: not at all). The
+search varies one of them at a time and keeps what comes closest to the recording, judged by the figures that make two runs equal. It
+stops at the first equal run; what it chose is printed with the case.
+
+Models: nothing. Simplifies: one fold a run. Omits: unknowns of machines without groups, where kswapd's timing decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from mmpy.fidelity import reclaim_bars as bars
+from mmpy.fidelity.reclaim_case import MISS, Evictions, Run
+
+MAX_K0 = 8
+MAX_FILL = 30
+FOLDS = 12
+"""Places for the fold that are tried: evenly over the stretch before the first difference."""
+
+
+class Unknowns(NamedTuple):
+    """What a recording does not tell."""
+
+    k0: int = 0
+    fill: int = 0
+    fold: int = 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run of ours, in the recording's terms: bits of each access and of each page, counters by their recorded names."""
+
+    acc: np.ndarray
+    counters: Mapping[str, int]
+    pages: np.ndarray | None = None
+    checkpoints: tuple[Mapping[str, int], ...] = ()
+    evictions: Evictions | None = None
+    chosen: Mapping[str, int] = field(default_factory=dict)
+
+
+def first_difference(run: Run, ours: RunResult) -> int | None:
+    """The first access that missed in one run and not in the other."""
+    differ = (run.acc & MISS != 0) != (ours.acc & MISS != 0)
+    return int(np.argmax(differ)) if differ.any() else None
+
+
+def mismatch(run: Run, ours: RunResult) -> int:
+    """How far a run of ours is from the recorded one: accesses that differ, and what counters differ by."""
+    names = [*bars.EQUAL, "ms_pgactivate", *(name for name in run.counters if name.startswith("events_"))]
+    apart = sum(abs(ours.counters.get(name, 0) - run.counters[name]) for name in names if name in run.counters)
+    return int(np.count_nonzero((run.acc & MISS != 0) != (ours.acc & MISS != 0))) + apart
+
+
+def is_equal(run: Run, ours: RunResult) -> bool:
+    """Whether the two runs are *equal*."""
+    return not bars.equal(run, ours.counters, int(np.count_nonzero((run.acc & MISS != 0) != (ours.acc & MISS != 0))))
+
+
+def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callable[[int, int], object] | None = None) -> RunResult:
+    """The run of ours that comes closest to the recorded one; `chosen` tells the unknowns and how many were tried."""
+    tried: dict[Unknowns, tuple[int, RunResult]] = {}
+    most = MAX_K0 + 1 + MAX_FILL + 2 + FOLDS
+
+    def best_of(candidates: Iterable[Unknowns]) -> bool:
+        """Try candidates; True as soon as one is equal."""
+        for unknowns in candidates:
+            if unknowns in tried:
+                continue
+            ours = attempt(unknowns)
+            tried[unknowns] = (mismatch(run, ours), ours)
+            if on_chunk is not None:
+                on_chunk(min(len(tried), most - 1), most)
+            if is_equal(run, ours):
+                return True
+        return False
+
+    def best() -> Unknowns:
+        return min(tried, key=lambda u: (tried[u][0], u))
+
+    def stages() -> Iterable[Iterable[Unknowns]]:
+        yield [Unknowns()]
+        if not run.parameters.limit_pages or bars.family(run) == bars.NOTHING:
+            return
+        yield [Unknowns(k0) for k0 in range(MAX_K0 + 1)]
+        yield [best()._replace(fill=fill) for fill in range(MAX_FILL + 1)]
+        yield [best()._replace(k0=k0) for k0 in (best().k0 - 1, best().k0 + 1) if 0 <= k0 <= MAX_K0]
+        at = first_difference(run, tried[best()][1])
+        # What the fold changes shows at a later reclaim: it lies before the first access that differs.
+        reach = run.parameters.n if at is None else at
+        yield [best()._replace(fold=fold) for fold in sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)} - {0})]
+
+    for stage in stages():
+        if best_of(stage):
+            break
+    chosen = next((u for u, (_, ours) in tried.items() if is_equal(run, ours)), best())
+    ours = tried[chosen][1]
+    return replace(ours, chosen={**chosen._asdict(), "tried": len(tried)})
