@@ -34,7 +34,8 @@ from mmpy.fidelity.reclaim_case import (
     check_sequence,
     open_run,
 )
-from mmpy.fidelity.reclaim_run import RunResult, simulate
+from mmpy.fidelity.reclaim_run import simulate
+from mmpy.fidelity.reclaim_search import RunResult, accesses_differ
 from mmpy.fidelity.rows import Row, error, figure, is_error
 
 VERDICTS = ("verdict.equal", "verdict.bar")
@@ -75,17 +76,13 @@ def compare_runs(run: Run, ours: RunResult) -> Iterator[Row]:
 
 
 def _verdicts(run: Run, ours: RunResult) -> Iterator[Row]:
-    kind, differ = bars.family(run), _misses_differ(run, ours)
+    kind, differ = bars.family(run), accesses_differ(run, ours)
     apart = bars.equal(run, ours.counters, differ)
     yield figure(run.name, run.kind, "verdict.equal", True, not apart, exact=False, note=", ".join(apart) or "equal")
     demands = list(bars.checks(run, ours.counters, differ))
     failed = [c for c in demands if not c.holds]
     told = ", ".join(map(str, failed or demands))
     yield figure(run.name, run.kind, "verdict.bar", True, not failed, exact=True, note=f"{kind}: {told}")
-
-
-def _misses_differ(run: Run, ours: RunResult) -> int:
-    return int(np.count_nonzero((run.acc & MISS != 0) != (ours.acc & MISS != 0)))
 
 
 def _counters(run: Run, ours: RunResult) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mmpy.workloads.random import Stream, below
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "workloads" / "hashes.json").read_text())
-REFERENCE = ROOT / ".." / "shared" / "reference"
+REFERENCE = Path(os.environ.get("MMPY_REFERENCE", ROOT.parent / "shared" / "reference"))
 MASK = (1 << 64) - 1
 
 
