@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpy.config import as_int
+from mmpy.workloads._kernels import fnv, ranks, shuffle
 from mmpy.workloads.random import Array, Stream, below
 
 MAX_PAGES = 1 << 31
@@ -25,7 +26,7 @@ PATTERNS = ("seq", "uniform", "zipf", "hotcold", "hotscan", "phase")
 
 _SHUFFLE, _WRITES = 0x5045524D, 0x57524954
 _CHUNK = 1 << 16  # numbers made at a time: they stay in the CPU's cache
-_FNV_START, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
+_GUIDES = 1 << 20  # entries of the guide at most
 
 
 class Accesses(NamedTuple):
@@ -94,12 +95,8 @@ def fingerprint(accesses: Accesses) -> str:
     pages, writes = accesses
     if len(pages) != len(writes):
         raise ValueError(f"there are {len(pages)} pages and {len(writes)} writes")
-    words = pages.astype(np.uint64) | writes.astype(np.uint64) << np.uint64(31)
-    h, prime, mask = _FNV_START, _FNV_PRIME, (1 << 64) - 1
-    for at in range(0, len(words), _CHUNK):
-        for word in words[at : at + _CHUNK].tolist():
-            h = (h ^ word) * prime & mask
-    return f"{h:016x}"
+    words = np.ascontiguousarray(pages, np.uint64)
+    return f"{fnv(words, np.ascontiguousarray(writes, np.bool_).view(np.uint8)):016x}"
 
 
 def _within(what: str, value: Any, lowest: int, highest: int) -> int:
@@ -184,10 +181,15 @@ _FILL: dict[str, Callable[[Array, int, Stream, int], None]] = {
 def _fill_zipf(out: Array, pages: int, seed: int, theta: float) -> None:
     cumulative = np.cumsum(zipf_weights(pages, theta), dtype=np.uint64)
     total, places, stream = int(cumulative[-1]), shuffled(pages, seed), Stream(seed)
+    # Where the search for a number begins and ends follows from its upper bits.
+    shift = max(total.bit_length() - min(pages.bit_length() + 1, _GUIDES.bit_length()), 0)
+    starts = np.arange((total >> shift) + 2, dtype=np.uint64) << np.uint64(shift)
+    guide = np.searchsorted(cumulative, starts, side="right").astype(np.uint32)
+    rank = np.empty(min(_CHUNK, len(out)), np.uint32)
     for at, end in _chunks(0, len(out)):
         # The first rank whose cumulative weight exceeds the number drawn.
-        drawn = below(stream.take(end - at), total)
-        np.take(places, np.searchsorted(cumulative, drawn, side="right"), out=out[at:end])
+        ranks(cumulative, guide, shift, below(stream.take(end - at), total), rank)
+        out[at:end] = places[rank[: end - at]]
 
 
 def zipf_weights(pages: int, theta: float) -> Array:
@@ -204,11 +206,9 @@ def zipf_weights(pages: int, theta: float) -> Array:
 
 
 def shuffled(pages: int, seed: int) -> Array:
-    """0..pages-1 in the order of a Fisher-Yates shuffle with its own stream, uint64."""
-    stream, places = Stream(seed ^ _SHUFFLE), list(range(pages))
+    """0..pages-1 in the order of a Fisher-Yates shuffle with its own stream, uint32."""
+    stream, places = Stream(seed ^ _SHUFFLE), np.arange(pages, dtype=np.uint32)
     for first, last in _chunks(0, pages - 1):
-        tops = np.arange(pages - 1 - first, pages - 1 - last, -1, dtype=np.uint64)
-        chosen = below(stream.take(len(tops)), (tops + np.uint64(1)).astype(np.uint32))
-        for i, j in zip(tops.tolist(), chosen.tolist(), strict=True):
-            places[i], places[j] = places[j], places[i]
-    return np.array(places, np.uint64)
+        limits = np.arange(pages - first, pages - last, -1, dtype=np.uint32)
+        shuffle(places, below(stream.take(len(limits)), limits), pages - 1 - first)
+    return places
