@@ -31,17 +31,18 @@ from mmpy.fidelity.reclaim_case import (
     PAGE_RESIDENT,
     PAGE_SWAPPED,
     Run,
+    RunResult,
     check_sequence,
     open_run,
 )
 from mmpy.fidelity.reclaim_run import simulate
-from mmpy.fidelity.reclaim_search import RunResult, accesses_differ
 from mmpy.fidelity.rows import Row, error, figure, is_error
 
 VERDICTS = ("verdict.equal", "verdict.bar")
 _SCORED = ("misses", "majflt", "minflt", "resident_end", "ms_", "events_", "end_")
 _CHECKPOINTS = (
     "majflt", "inblock", "ms_pgscan", "ms_pgsteal", "ms_pgrefill", "ms_pgactivate", *bars.REFAULTS, "vm_pgscan_kswapd", "vm_pgscan_direct",
+    "vm_nr_free_pages", "cur_inactive_anon", "cur_active_anon", "cur_inactive_file", "cur_active_file", "cur_kernel",
 )  # fmt: skip
 _PAGE_BITS = {
     "resident": PAGE_RESIDENT, "mapped": PAGE_MAPPED, "referenced": PAGE_REFERENCED, "active": PAGE_ACTIVE, "dirty": PAGE_DIRTY,
@@ -76,10 +77,9 @@ def compare_runs(run: Run, ours: RunResult) -> Iterator[Row]:
 
 
 def _verdicts(run: Run, ours: RunResult) -> Iterator[Row]:
-    kind, differ = bars.family(run), accesses_differ(run, ours)
-    apart = bars.equal(run, ours.counters, differ)
+    kind, apart = bars.family(run), bars.equal(run, ours)
     yield figure(run.name, run.kind, "verdict.equal", True, not apart, exact=False, note=", ".join(apart) or "equal")
-    demands = list(bars.checks(run, ours.counters, differ))
+    demands = list(bars.checks(run, ours))
     failed = [c for c in demands if not c.holds]
     told = ", ".join(map(str, failed or demands))
     yield figure(run.name, run.kind, "verdict.bar", True, not failed, exact=True, note=f"{kind}: {told}")

@@ -8,10 +8,10 @@ Models: nothing. Simplifies: a run belongs to one family. Omits: why a case miss
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmpy.fidelity.reclaim_case import Parameters, Run
+from mmpy.fidelity.reclaim_case import Parameters, Run, RunResult, accesses_differ
 
 READ, MAPPED, SLOW, GLOBAL, NOTHING = "read", "mapped", "slow", "global", "nothing"
 FAMILIES = {
@@ -75,14 +75,15 @@ def is_exact(run: Run, figure: str) -> bool:
     return kind == NOTHING and (figure in ZERO or figure in ("misses", "majflt"))
 
 
-def equal(run: Run, ours: Mapping[str, int], accesses_differ: int) -> list[str]:
+def equal(run: Run, ours: RunResult) -> list[str]:
     """What keeps our run from being *equal* to the recorded one, in words; nothing if it is."""
-    out = [f"{accesses_differ} accesses"] if accesses_differ else []
+    differ = accesses_differ(run, ours)
+    out = [f"{differ} accesses"] if differ else []
     for name, kernel in run.counters.items():
         slack = PGACTIVATE_SLACK if name == "ms_pgactivate" else 0 if name in EQUAL or name.startswith("events_") else None
         if slack is None:
             continue
-        value = ours.get(name)
+        value = ours.counters.get(name)
         if value is None:
             out.append(f"{name} missing")
         elif abs(value - kernel) > slack:
@@ -90,9 +91,9 @@ def equal(run: Run, ours: Mapping[str, int], accesses_differ: int) -> list[str]:
     return out
 
 
-def checks(run: Run, ours: Mapping[str, int], accesses_differ: int) -> Iterator[Check]:
+def checks(run: Run, result: RunResult) -> Iterator[Check]:
     """The demands of the family's bar on this run."""
-    kind, p = family(run), run.parameters
+    kind, p, ours = family(run), run.parameters, result.counters
 
     def check(name: str, allowed: float) -> Iterator[Check]:
         if name in run.counters:
@@ -101,7 +102,7 @@ def checks(run: Run, ours: Mapping[str, int], accesses_differ: int) -> Iterator[
 
     if kind == READ:
         yield from check("misses", 0.001)
-        yield Check("accesses", accesses_differ / max(p.n, 1), 0.001)
+        yield Check("accesses", accesses_differ(run, result) / max(p.n, 1), 0.001)
     elif kind == MAPPED:
         yield from check("misses", 0.015 if p.pattern == "phase" else 0.005)
         for name in ("ms_pgscan", "ms_pgsteal"):
@@ -117,11 +118,22 @@ def checks(run: Run, ours: Mapping[str, int], accesses_differ: int) -> Iterator[
         for name in ("vm_pageoutrun", "vm_pgscan_direct"):
             if run.counters.get(name, 0) >= 100:
                 yield _same_order(name, run.counters[name], ours.get(name))
+        yield from _free_pages(run, result)
     else:
         for name in ZERO:
             if name in run.counters:
                 value = ours.get(name)
                 yield Check(name, None if value is None else float(value), 0.0)
+
+
+def _free_pages(run: Run, ours: RunResult) -> Iterator[Check]:
+    # Once reclaim goes on, free memory stays between the watermarks: the range that the kernel's had there, with a tenth to spare.
+    recorded = [ck["vm_nr_free_pages"] for ck in run.checkpoints[len(run.checkpoints) // 2 :] if "vm_nr_free_pages" in ck]
+    if recorded:
+        low, high = min(recorded), max(recorded)
+        mine = [ck["vm_nr_free_pages"] for ck in ours.checkpoints[len(ours.checkpoints) // 2 :] if "vm_nr_free_pages" in ck]
+        outside = [max(low - free, free - high, 0) / max(high, 1) for free in mine]
+        yield Check("free pages", max(outside) if outside else None, 0.1)
 
 
 def _twice(run: Run, name: str) -> float:

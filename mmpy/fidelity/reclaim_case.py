@@ -117,6 +117,23 @@ class Run:
     evictions: Evictions | None = None
 
 
+@dataclass(frozen=True)
+class RunResult:
+    """One run of ours, in the recording's terms: bits of each access and of each page, counters by their recorded names."""
+
+    acc: np.ndarray
+    counters: Mapping[str, int]
+    pages: np.ndarray | None = None
+    checkpoints: tuple[Mapping[str, int], ...] = ()
+    evictions: Evictions | None = None
+    chosen: Mapping[str, int] = field(default_factory=dict)
+
+
+def accesses_differ(run: Run, ours: RunResult) -> int:
+    """Accesses that missed in one run and not in the other."""
+    return int(np.count_nonzero((run.acc & MISS != 0) != (ours.acc & MISS != 0)))
+
+
 def open_run(case: Case) -> Run:
     """Read a case of kind reclaim or evict. RecordingError names the file and what is wrong with it."""
     try:
@@ -179,7 +196,11 @@ def _relative(checkpoints: list[dict[str, int]]) -> Iterator[dict[str, int]]:
         if ck["t"] == 0:  # the start, or the end of the prefill
             base = ck
             continue
-        yield {k: v - base.get(k, 0) if k.startswith(("ms_", "majflt", "minflt", "inblock")) else v for k, v in ck.items()}
+        yield {k: v if k == "t" or _is_size(k) else v - base.get(k, 0) for k, v in ck.items()}
+
+
+def _is_size(name: str) -> bool:
+    return name.startswith(("cur_", "mem_", "swap_")) or name.removeprefix("vm_") in VM_SIZES
 
 
 @lru_cache(maxsize=8)

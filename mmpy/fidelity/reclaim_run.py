@@ -29,11 +29,13 @@ from mmpy.fidelity.reclaim_case import (
     PAGE_SWAPPED,
     STAT_EVENTS,
     STAT_SIZES,
+    VM_SIZES,
     Evictions,
     Parameters,
     Run,
+    RunResult,
 )
-from mmpy.fidelity.reclaim_search import RunResult, Unknowns, search
+from mmpy.fidelity.reclaim_search import Unknowns, search
 from mmpy.flags import Pg
 from mmpy.vmflags import Fault, Madv, Map
 from mmpy.workloads import Accesses
@@ -80,12 +82,20 @@ def run_case(run: Run, accesses: Accesses, unknowns: Unknowns = _NOTHING_ELSE, m
             guest.fold()
         if stop in wanted:
             guest.read_stat()
-            points.append({"t": stop, **_delta(before, guest.counters())})
+            points.append(_point(stop, before, guest.counters()))
     pages = guest.pages()
     counters = _delta(before, guest.counters())
     counters["misses"] = int(np.count_nonzero(acc & MISS))
     counters["resident_end"] = int(np.count_nonzero(pages & PAGE_RESIDENT))
     return RunResult(acc, counters, pages, tuple(points), guest.evictions())
+
+
+def _point(t: int, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    # Checkpoints have names of their own for sizes.
+    out = _delta(before, after)
+    out |= {"cur_" + name.removeprefix("end_"): value for name, value in out.items() if name.startswith("end_")}
+    out |= {"vm_" + name: out["vmend_" + name] for name in VM_SIZES if "vmend_" + name in out}
+    return {"t": t, **out}
 
 
 def _delta(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

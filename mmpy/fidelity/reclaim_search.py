@@ -11,14 +11,14 @@ Models: nothing. Simplifies: one fold a run. Omits: unknowns of machines without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from mmpy.fidelity import reclaim_bars as bars
-from mmpy.fidelity.reclaim_case import MISS, PAGE_RESIDENT, Evictions, Run
+from mmpy.fidelity.reclaim_case import MISS, PAGE_RESIDENT, Run, RunResult, accesses_differ
 
 MAX_K0 = 8
 MAX_FILL = 30
@@ -32,18 +32,6 @@ class Unknowns(NamedTuple):
     k0: int = 0
     fill: int = 0
     fold: int = 0
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One run of ours, in the recording's terms: bits of each access and of each page, counters by their recorded names."""
-
-    acc: np.ndarray
-    counters: Mapping[str, int]
-    pages: np.ndarray | None = None
-    checkpoints: tuple[Mapping[str, int], ...] = ()
-    evictions: Evictions | None = None
-    chosen: Mapping[str, int] = field(default_factory=dict)
 
 
 def first_difference(run: Run, ours: RunResult) -> int | None:
@@ -70,20 +58,15 @@ def mismatch(run: Run, ours: RunResult) -> int:
     return apart
 
 
-def accesses_differ(run: Run, ours: RunResult) -> int:
-    """Accesses that missed in one run and not in the other."""
-    return int(np.count_nonzero((run.acc & MISS != 0) != (ours.acc & MISS != 0)))
-
-
 def suffices(run: Run, ours: RunResult) -> bool:
     """Whether no other choice need be tried: nothing differs or, where the kernel does not repeat itself, the bar is kept."""
     if bars.family(run) == bars.READ:
         return mismatch(run, ours) == 0
-    return all(check.holds for check in bars.checks(run, ours.counters, accesses_differ(run, ours)))
+    return all(check.holds for check in bars.checks(run, ours))
 
 
 def _rank(run: Run, ours: RunResult) -> tuple[bool, int]:
-    return bool(bars.equal(run, ours.counters, accesses_differ(run, ours))), mismatch(run, ours)
+    return bool(bars.equal(run, ours)), mismatch(run, ours)
 
 
 def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callable[[int, int], object] | None = None) -> RunResult:

@@ -13,8 +13,8 @@ from mmpy.fidelity import compare, open_set
 from mmpy.fidelity import reclaim_bars as bars
 from mmpy.fidelity.case import Case, RecordingError
 from mmpy.fidelity.reclaim import compare_reclaim, compare_runs, overview, verdicts
-from mmpy.fidelity.reclaim_case import ACC_READ, MISS, Evictions, Parameters, Run, check_sequence, open_run
-from mmpy.fidelity.reclaim_search import MAX_FILL, MAX_K0, RunResult, Unknowns, mismatch, search
+from mmpy.fidelity.reclaim_case import ACC_READ, MISS, Evictions, Parameters, Run, RunResult, check_sequence, open_run
+from mmpy.fidelity.reclaim_search import MAX_FILL, MAX_K0, Unknowns, mismatch, search
 from mmpy.fidelity.rows import differs, is_error
 from mmpy.workloads import fingerprint, sequence
 
@@ -134,26 +134,33 @@ def test_accesses_of_read_have_a_bar(pread):
 def test_bars_widen_with_the_spread(pread):
     run = replace(pread, parameters=replace(pread.parameters, mode="file", pattern="uniform"))
     ours = {**run.counters, "ms_pgscan": round(run.counters["ms_pgscan"] * 1.03)}
-    failed = [c.figure for c in bars.checks(run, ours, 0) if not c.holds]
-    assert failed == ["ms_pgscan"]
-    assert all(c.holds for c in bars.checks(replace(run, spread={"ms_pgscan": 0.02}), ours, 0))
-    missing = [str(c) for c in bars.checks(run, {}, 0) if not c.holds]
+    assert failed(run, ours) == ["ms_pgscan"]
+    assert not failed(replace(run, spread={"ms_pgscan": 0.02}), ours)
+    missing = [str(c) for c in bars.checks(run, RunResult(run.acc, {})) if not c.holds]
     assert "misses missing of 0.5 %" in missing
 
 
+def failed(run: Run, counters: dict, **changes: object) -> list[str]:
+    return [c.figure for c in bars.checks(run, replace(RunResult(run.acc, counters), **changes)) if not c.holds]
+
+
 def test_bars_of_the_other_families(pread):
-    no_group = replace(pread, parameters=replace(pread.parameters, limit_pages=0), counters={"misses": 1000, "vm_pgscan_direct": 500})
-    assert all(c.holds for c in bars.checks(no_group, {"misses": 1050, "vm_pgscan_direct": 51}, 0))
-    assert [c.figure for c in bars.checks(no_group, {"misses": 1051, "vm_pgscan_direct": 49}, 0) if not c.holds] == [
-        "misses",
-        "vm_pgscan_direct (ratio)",
-    ]
-    fits = open_run(case(FITS))
-    assert all(c.holds for c in bars.checks(fits, {**dict.fromkeys(bars.ZERO, 0)}, 0))
-    assert [c.figure for c in bars.checks(fits, {**dict.fromkeys(bars.ZERO, 0), "ms_pgscan": 1}, 0) if not c.holds] == ["ms_pgscan"]
+    points = tuple({"t": t, "vm_nr_free_pages": free} for t, free in ((1, 9000), (2, 5000), (3, 1000), (4, 1100)))
+    counters = {"misses": 1000, "vm_pgscan_direct": 500}
+    no_group = replace(pread, parameters=replace(pread.parameters, limit_pages=0), counters=counters, checkpoints=points)
+    assert not failed(no_group, {"misses": 1050, "vm_pgscan_direct": 51}, checkpoints=points)
+    assert failed(no_group, {"misses": 1051, "vm_pgscan_direct": 49}, checkpoints=points) == ["misses", "vm_pgscan_direct (ratio)"]
+    for free, wrong in ((1210, []), (1211, ["free pages"]), (890, []), (889, ["free pages"])):
+        mine = (*points[:2], {"t": 3, "vm_nr_free_pages": free}, points[3])
+        assert failed(no_group, counters, checkpoints=mine) == wrong, free
+    assert failed(no_group, counters) == ["free pages"]
+    fits, zero = open_run(case(FITS)), dict.fromkeys(bars.ZERO, 0)
+    assert not failed(fits, zero)
+    assert failed(fits, {**zero, "ms_pgscan": 1}) == ["ms_pgscan"]
     slow = replace(pread, parameters=replace(pread.parameters, mode="shmem"))
-    assert {c.figure for c in bars.checks(slow, slow.counters, 0)} >= {"misses", "ms_pgscan", "ms_pgactivate"}
-    assert "minflt" not in {c.figure for c in bars.checks(slow, slow.counters, 0)}
+    figures = {c.figure for c in bars.checks(slow, same(slow))}
+    assert figures >= {"misses", "ms_pgscan", "ms_pgactivate"}
+    assert "minflt" not in figures
 
 
 def test_missing_figures_are_rows(pread):
