@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmcore.base.trace import Tracer
+from mmcore.base.vmscan_trace import watched
 from mmpy.fidelity.reclaim_case import (
     ACC_MAJOR,
     ACC_MINOR,
@@ -36,6 +38,7 @@ from mmpy.fidelity.reclaim_case import (
     RunResult,
 )
 from mmpy.fidelity.reclaim_search import Unknowns, search
+from mmpy.fidelity.reclaim_trace import evictions
 from mmpy.flags import Pg
 from mmpy.vmflags import Fault, Madv, Map
 from mmpy.workloads import Accesses
@@ -68,7 +71,7 @@ def simulate(run: Run, accesses: Accesses, on_chunk: Callable[[int, int], object
 def run_case(run: Run, accesses: Accesses, unknowns: Unknowns = _NOTHING_ELSE, machine: Machine | None = None) -> RunResult:
     """One run of a recorded case. `machine`, from boot(), stays as it is."""
     p = run.parameters
-    guest = Guest(machine.fork() if machine is not None else boot(p, run.start), p, unknowns)
+    guest = Guest(machine.fork() if machine is not None else boot(p, run.start), p, unknowns, Tracer() if run.evictions else None)
     guest.prefill()
     before, acc, points = guest.counters(), np.full(p.n, NO_BITS, np.uint8), []
     stops = sorted({int(ck["t"]) for ck in run.checkpoints} | {p.n} | ({unknowns.fold} if unknowns.fold else set()))
@@ -161,8 +164,10 @@ class Guest:
     anon_vpn: int
     file_vpn: int
 
-    def __init__(self, machine: Machine, p: Parameters, unknowns: Unknowns) -> None:
-        self.machine, self.parameters, self.unknowns = machine, p, unknowns
+    tracer: Tracer | None
+
+    def __init__(self, machine: Machine, p: Parameters, unknowns: Unknowns, tracer: Tracer | None = None) -> None:
+        self.machine, self.parameters, self.unknowns, self.tracer = machine, p, unknowns, tracer
         self.process, self.file, self.group, self.anon_vpn, self.file_vpn = machine.spawn("acc"), None, None, 0, 0
         if p.limit_pages:
             self.group = _need(machine, "memcg")("run", max=p.limit_pages * PAGE)
@@ -212,7 +217,7 @@ class Guest:
 
         codes = np.full(len(vpns), Fault.OOM, np.uint8)
         told = {"flush": flush, "first": first} if flush else {}
-        access(self.machine.state, self.process.mm, vpns, writes, 0, codes, **told)
+        self._watched(lambda: access(self.machine.state, self.process.mm, vpns, writes, 0, codes, **told))
         return _BITS[codes]
 
     def _read(self, pages: np.ndarray, writes: np.ndarray) -> np.ndarray:
@@ -221,10 +226,16 @@ class Guest:
         codes = np.full(len(pages), Fault.OOM, np.uint8)
         read_pages = _need(access, "read_pages")
         assert self.file is not None
-        told = {"writes": writes} if writes.any() else {}
-        read_pages(self.machine.state, self.process.mm, self.file.handle, pages, 0, codes, **told)
+        handle, told = self.file.handle, {"writes": writes} if writes.any() else {}
+        self._watched(lambda: read_pages(self.machine.state, self.process.mm, handle, pages, 0, codes, **told))
         bits = _BITS[codes]
         return np.where(bits & ACC_MAJOR != 0, np.uint8(ACC_READ), bits)
+
+    def _watched(self, call: Callable[[], object]) -> None:
+        if self.tracer is None:
+            call()
+        else:
+            watched(self.machine.state, self.tracer, call)
 
     def read_stat(self) -> None:
         """The program reads its group's memory.stat."""
@@ -274,8 +285,8 @@ class Guest:
             out[np.flatnonzero(present)[flags & flag != 0]] |= bit
 
     def evictions(self) -> Evictions | None:
-        """What a tracer of vmscan saw; None: there is none."""
-        return None
+        """What the tracer saw; None if nothing was traced."""
+        return None if self.tracer is None else evictions(self.tracer.take())
 
 
 _PAGE_FLAGS = {PAGE_REFERENCED: int(Pg.REFERENCED), PAGE_ACTIVE: int(Pg.ACTIVE), PAGE_DIRTY: int(Pg.DIRTY)}

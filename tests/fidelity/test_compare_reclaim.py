@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmcore.base.records import TRACE_DTYPE
+from mmcore.base.trace import Tracer
+from mmcore.base.vmscan_trace import EVENTS, watched
+from mmpy import Machine
 from mmpy.fidelity import compare, open_set
 from mmpy.fidelity import reclaim_bars as bars
 from mmpy.fidelity.case import Case, RecordingError
 from mmpy.fidelity.reclaim import compare_reclaim, compare_runs, overview, verdicts
-from mmpy.fidelity.reclaim_case import ACC_READ, MISS, Evictions, Parameters, Run, RunResult, check_sequence, open_run
+from mmpy.fidelity.reclaim_case import ACC_READ, BATCHES, MISS, Evictions, Parameters, Run, RunResult, check_sequence, open_run
 from mmpy.fidelity.reclaim_search import MAX_FILL, MAX_K0, Unknowns, mismatch, search
+from mmpy.fidelity.reclaim_trace import evictions
 from mmpy.fidelity.rows import differs, is_error
 from mmpy.workloads import fingerprint, sequence
 
@@ -351,3 +356,38 @@ def test_runs_under_the_other_lru_are_rows():
 def test_parameters_say_what_is_anonymous(pread):
     p: Parameters = pread.parameters
     assert [replace(p, mode=mode, pages=11).anon_pages for mode in ("file", "pread", "anon", "shmem", "mixed")] == [0, 0, 11, 11, 5]
+
+
+def test_rows_of_a_tracer():
+    rows = np.zeros(10, TRACE_DTYPE)
+    kinds = ("PAGE_ADD", "ACTIVATE", "ACTIVATE", "MEMCG_BEGIN", "ISOLATE", "PAGE_DEL", "SHRINK_INACTIVE", "SHRINK_ACTIVE", "MEMCG_END")
+    rows["event"] = [1, *(EVENTS[kind] for kind in kinds)]
+    rows["pfn"] = [9, 100, 100, 7, 0, 31, 100, 31 | 30 << 8 | 1 << 16 | 2 << 24, 22, 53]
+    rows["op"] = [9, 5, 0, 0, 0, 0, 5, 0, 0, 0]
+    for i, five in ((5, (2, 31, 1, 30, 0)), (7, (3, 4, 5, 6, 7)), (8, (1, 20, 2, 0, 6))):
+        for name, value in zip(("order", "mt", "fb_order", "fb_mt", "claimed"), five, strict=True):
+            rows[name][i] = value
+    found = evictions(rows)
+    assert found.pages == (("add", 5), ("activate", 5), ("del", 5))
+    assert found.batches == (
+        ("memcg_reclaim_begin",),
+        ("lru_isolate", "inactive_file", 31, 31, 1, 30),
+        ("lru_shrink_inactive", 31, 30, 1, 2, 3, 4, 5, 6, 7),
+        ("lru_shrink_active", 22, 1, 20, 2, 6),
+        ("memcg_reclaim_end", 53),
+    )
+    fields = {name: len(batch) - 1 for name, *batch in [(b[0], *b) for b in found.batches]}
+    assert fields == {name: len(columns) for name, columns in BATCHES.items()}
+
+
+def test_a_machine_is_watched_by_one_tracer():
+    machine, tracer = Machine("128M", thp="never"), Tracer()
+    assert watched(machine.state, tracer, lambda: machine.alloc_pages(3)) > 0
+    assert len(tracer.take()) > 0
+    machine.alloc_pages(3)
+    assert len(tracer) == 0
+    with pytest.raises(RuntimeError, match="in use for another trace"):
+        watched(machine.state, tracer, lambda: watched(machine.state, Tracer(), machine.alloc_pages))
+    with pytest.raises(ZeroDivisionError):
+        watched(machine.state, tracer, lambda: 1 // 0)
+    assert watched(machine.state, tracer, lambda: 5) == 5
