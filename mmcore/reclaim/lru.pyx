@@ -9,6 +9,7 @@ from mmcore.base.lists cimport list_add, list_add_tail, list_del
 from mmcore.base.flags cimport PG_anon, PG_dirty, PG_locked, PG_meta, PG_reclaim, PG_referenced, PG_swapcache, PG_writeback
 from mmcore.base.records cimport Page, meta_at
 from mmcore.base.stat_items cimport NS_NR_ACTIVE_FILE, VE_PGACTIVATE, VE_PGDEACTIVATE, VE_PGLAZYFREE, VE_PGROTATED
+from mmcore.base.vmscan_trace cimport trace_activate
 from mmcore.phys.buddy cimport zone_of
 from mmcore.reclaim.memcg cimport count_memcg_events, lruvec_page_state
 
@@ -106,6 +107,7 @@ cdef void move_activate(Mm* mm, uint32_t x) noexcept nogil:
     if mm.link[x].flags & (PG_active | PG_unevictable):
         return
     requeue(mm, x, 0, PG_active, False)
+    trace_activate(mm, x - 1)
     count_move(mm, x, VE_PGACTIVATE)
 
 

@@ -14,6 +14,7 @@ from mmcore.base.stat_items cimport (
     VE_PGSTEAL_KSWAPD,
 )
 from mmcore.base.vm_records cimport Memcg
+from mmcore.base.vmscan_trace cimport trace_isolate, trace_shrink_active, trace_shrink_inactive
 from mmcore.phys.buddy cimport prefetch, zone_of
 from mmcore.reclaim.lru cimport (
     LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, folio_nr_pages, folio_lru_list, lru_add_drain,
@@ -101,6 +102,7 @@ cdef int64_t isolate(Mm* mm, Lruvec* lv, unsigned lru, int64_t want, ScanControl
         x = before
     if run:
         lru_count(mm, lv, last_zi, lru, -run)
+    trace_isolate(mm, lru, want, total, total - looked, n)
     taken[0] = n
     scanned[0] = total
     return folios
@@ -135,6 +137,7 @@ cdef void shrink_active_list(Mm* mm, int64_t n, Lruvec* lv, ScanControl* sc, uns
         moved += folio_nr_pages(p.flags)
     for k in range(kept):
         lru_putback(mm, pfns[k])
+    trace_shrink_active(mm, taken, rotated, moved, rotated, sc.priority)
     mm.vm.g.events[VE_PGDEACTIVATE] += <unsigned long>moved
     count_memcg_events(mm, lv.memcg, VE_PGDEACTIVATE, <unsigned long>moved)
     if rotated:
@@ -162,6 +165,8 @@ cdef int64_t shrink_inactive_list(Mm* mm, int64_t n, Lruvec* lv, ScanControl* sc
     count_memcg_events(mm, lv.memcg, VE_PGSTEAL_KSWAPD if sc.kswapd else VE_PGSTEAL_DIRECT, <unsigned long>freed)
     mm.vm.g.events[VE_PGSTEAL_ANON + file] += <unsigned long>freed
     lru_note_cost(mm, lv, file, <unsigned long>stat.nr_pageout, <unsigned long>(scanned - freed))
+    trace_shrink_inactive(mm, scanned, freed, stat.nr_dirty, stat.nr_writeback, 0 if file else stat.nr_activate,
+                          stat.nr_activate if file else 0, stat.nr_ref_keep, stat.nr_unmap_fail, sc.priority)
     if stat.nr_unqueued_dirty == taken:
         wakeup_flusher_threads(mm)
     sc.nr_dirty += stat.nr_dirty

@@ -14,6 +14,7 @@ from mmcore.base.stat_items cimport (
 )
 from mmcore.base.vm_records cimport LRUVEC_CGROUP_CONGESTED, LRUVEC_NODE_CONGESTED, Lruvec, MEMCG_EV_LOW
 from mmcore.base.vmstat cimport zone_page_state_snapshot
+from mmcore.base.vmscan_trace cimport trace_memcg_begin, trace_memcg_end
 from mmcore.phys.watermark cimport __zone_watermark_ok
 from mmcore.reclaim.lru cimport LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, lruvec_lru_size
 from mmcore.reclaim.memcg cimport (
@@ -210,6 +211,7 @@ cdef int64_t do_try_to_free_pages(Mm* mm, const unsigned short* zonelist, ScanCo
 cdef int64_t try_to_free_mem_cgroup_pages(Mm* mm, uint32_t id_, int64_t nr_pages, unsigned gfp, unsigned options, int swappiness,
                                           unsigned cpu) noexcept nogil:
     cdef ScanControl sc
+    cdef int64_t freed
     memset(&sc, 0, sizeof(sc))
     sc.nr_to_reclaim = nr_pages if nr_pages > SWAP_CLUSTER_MAX else SWAP_CLUSTER_MAX
     sc.swappiness = swappiness
@@ -221,7 +223,10 @@ cdef int64_t try_to_free_mem_cgroup_pages(Mm* mm, uint32_t id_, int64_t nr_pages
     sc.may_swap = options & MEMCG_RECLAIM_MAY_SWAP != 0
     sc.proactive = options & MEMCG_RECLAIM_PROACTIVE != 0
     sc.cpu = cpu
-    return do_try_to_free_pages(mm, mm.zonelists + <size_t>mm.cpu_node[cpu] * 2 * mm.g.zl_stride, &sc)
+    trace_memcg_begin(mm)
+    freed = do_try_to_free_pages(mm, mm.zonelists + <size_t>mm.cpu_node[cpu] * 2 * mm.g.zl_stride, &sc)
+    trace_memcg_end(mm, freed)
+    return freed
 
 
 cdef int64_t try_to_free_pages(Mm* mm, const unsigned short* zonelist, unsigned hidx, unsigned order, unsigned gfp, unsigned cpu) noexcept nogil:
