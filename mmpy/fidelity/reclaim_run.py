@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,8 +175,6 @@ class Guest:
             self.group.attach(self.process)
             if unknowns.k0:
                 _memcg_calls().charge_kernel(machine.state, self.group.id, unknowns.k0)
-        if unknowns.fill:
-            machine._one_op(engine_op="LRU_NOISE", a=unknowns.fill)
         anon = p.anon_pages
         if anon:
             flags = (Map.SHARED if p.mode == "shmem" else Map.PRIVATE) | Map.ANONYMOUS
@@ -190,6 +189,15 @@ class Guest:
         if p.mlock:
             start, pages = self._mappings()[0]
             self.process.mlock(start * PAGE, min(p.mlock, pages) * PAGE)
+        self._fill_batch(unknowns.fill)
+
+    def _fill_batch(self, pages: int) -> None:
+        # Pages of another program wait in the CPU's add batch, as many as the search says.
+        self.machine._one_op(engine_op="LRU_ADD_DRAIN")
+        if pages:
+            other = self.machine.spawn("other")
+            address = other.mmap(pages * PAGE)
+            other.touch(range(address, address + pages * PAGE, PAGE), write=True)
 
     def _mappings(self) -> list[tuple[int, int]]:
         p = self.parameters
@@ -221,15 +229,30 @@ class Guest:
         return _BITS[codes]
 
     def _read(self, pages: np.ndarray, writes: np.ndarray) -> np.ndarray:
+        # Rows of reads in one call each; a write is a call of its own.
+        out, at = np.full(len(pages), NO_BITS, np.uint8), 0
+        for end in [*np.flatnonzero(writes).tolist(), len(pages)]:
+            if at < end:
+                self._watched(partial(self._read_row, pages[at:end], out[at:end]))
+            if end < len(pages):
+                self._watched(partial(self._write_page, int(pages[end]), out[end : end + 1]))
+            at = end + 1
+        return out
+
+    def _read_row(self, pages: np.ndarray, out: np.ndarray) -> None:
         from mmcore.run import access
 
-        codes = np.full(len(pages), Fault.OOM, np.uint8)
-        read_pages = _need(access, "read_pages")
         assert self.file is not None
-        handle, told = self.file.handle, {"writes": writes} if writes.any() else {}
-        self._watched(lambda: read_pages(self.machine.state, self.process.mm, handle, pages, 0, codes, **told))
-        bits = _BITS[codes]
-        return np.where(bits & ACC_MAJOR != 0, np.uint8(ACC_READ), bits)
+        codes = np.full(len(pages), Fault.OOM, np.uint8)
+        _need(access, "read_pages")(self.machine.state, self.process.mm, self.file.handle, np.ascontiguousarray(pages), 0, codes)
+        out[codes == 0], out[codes == 1] = 0, ACC_READ
+
+    def _write_page(self, page: int, out: np.ndarray) -> None:
+        from mmcore.sys import file_calls
+
+        assert self.file is not None
+        file_calls.write(self.machine.state, self.file.handle, page * PAGE, PAGE)
+        out[0] = 0
 
     def _watched(self, call: Callable[[], object]) -> None:
         if self.tracer is None:
@@ -264,9 +287,9 @@ class Guest:
         p = self.parameters
         out = np.zeros(p.pages, np.uint8)
         if self.file is not None:
-            from mmcore.sys import filemap
+            from mmcore.sys import file_calls
 
-            indices = filemap.cached(self.machine.state, self.file.handle)[0]
+            indices = file_calls.cached(self.machine.state, self.file.handle)[0]
             out[p.anon_pages + indices.astype(np.int64)] |= PAGE_RESIDENT
         for start, pages in self._mappings():
             first = 0 if start == self.anon_vpn else p.anon_pages
