@@ -19,6 +19,7 @@ import numpy as np
 
 from mmcore.base.trace import Tracer
 from mmcore.base.vmscan_trace import watched
+from mmcore.sys import memcg_calls
 from mmpy.fidelity.reclaim_case import (
     ACC_MAJOR,
     ACC_MINOR,
@@ -38,6 +39,7 @@ from mmpy.fidelity.reclaim_case import (
     Run,
     RunResult,
 )
+from mmpy.fidelity.reclaim_group import Group
 from mmpy.fidelity.reclaim_search import Unknowns, search
 from mmpy.fidelity.reclaim_trace import evictions
 from mmpy.flags import Pg
@@ -55,6 +57,7 @@ PAGE = 4096
 SWAP_BYTES = 512 << 20
 _NOTHING_ELSE = Unknowns()
 NO_BITS = 0x80  # an access that was never made
+_CHECKPOINT_VMSTAT = ("nr_free_pages", "pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_direct")
 _BITS = np.full(256, NO_BITS, np.uint8)
 _BITS[Fault.HIT], _BITS[Fault.MINOR], _BITS[Fault.MAJOR] = 0, ACC_MINOR, ACC_MAJOR | ACC_READ
 
@@ -86,7 +89,7 @@ def run_case(run: Run, accesses: Accesses, unknowns: Unknowns = _NOTHING_ELSE, m
             guest.fold()
         if stop in wanted:
             guest.read_stat()
-            points.append(_point(stop, before, guest.counters()))
+            points.append(_point(stop, before, guest.counters(everything=False)))
     pages = guest.pages()
     counters = _delta(before, guest.counters())
     counters["misses"] = int(np.count_nonzero(acc & MISS))
@@ -136,15 +139,6 @@ def _others(machine: Machine, start: Mapping[str, int]) -> None:
         machine.alloc_pages_many(surplus)
 
 
-def _memcg_calls() -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module("mmcore.sys.memcg_calls")
-    except ImportError:
-        raise NotThereYet("reclaim cases need memory control groups, which this version does not have yet") from None
-
-
 def _need(owner: Any, name: str) -> Any:
     found = getattr(owner, name, None)
     if found is None:
@@ -161,7 +155,7 @@ class Guest:
     unknowns: Unknowns
     process: Process
     file: FileObject | None
-    group: Any
+    group: Group | None
     anon_vpn: int
     file_vpn: int
 
@@ -171,10 +165,10 @@ class Guest:
         self.machine, self.parameters, self.unknowns, self.tracer = machine, p, unknowns, tracer
         self.process, self.file, self.group, self.anon_vpn, self.file_vpn = machine.spawn("acc"), None, None, 0, 0
         if p.limit_pages:
-            self.group = _need(machine, "memcg")("run", max=p.limit_pages * PAGE)
+            self.group = Group(machine, "/run", p.limit_pages)
             self.group.attach(self.process)
             if unknowns.k0:
-                _memcg_calls().charge_kernel(machine.state, self.group.id, unknowns.k0)
+                self.group.charge_kernel(unknowns.k0)
         anon = p.anon_pages
         if anon:
             flags = (Map.SHARED if p.mode == "shmem" else Map.PRIVATE) | Map.ANONYMOUS
@@ -263,22 +257,22 @@ class Guest:
     def read_stat(self) -> None:
         """The program reads its group's memory.stat."""
         if self.group is not None:
-            _memcg_calls().flush(self.machine.state, self.group.id)
+            self.group.read_stat()
 
     def fold(self) -> None:
         """The periodic fold of statistics falls here."""
-        _memcg_calls().flush(self.machine.state, 0, True)
+        memcg_calls.flush(self.machine.state, 0, True)
 
-    def counters(self) -> dict[str, int]:
-        """Everything that is counted, under the recording's names."""
+    def counters(self, everything: bool = True) -> dict[str, int]:
+        """What is counted, under the recording's names; of the machine's counters only those of checkpoints unless `everything`."""
         out = {"majflt": self.process.majflt, "minflt": self.process.minflt}
         if self.group is not None:
-            stat, events = self.group.stat(), self.group.events
-            out |= {f"ms_{name}": int(stat[name]) for name in STAT_EVENTS if name in stat}
-            out |= {f"end_{name}": int(stat[name]) // PAGE for name in STAT_SIZES if name in stat}
-            out |= {f"events_{name}": int(value) for name, value in dict(events).items()}
+            stat, events = self.group.read_stat(), self.group.read_events()
+            out |= {f"ms_{name}": stat[name] for name in STAT_EVENTS if name in stat}
+            out |= {f"end_{name}": stat[name] for name in STAT_SIZES if name in stat}
+            out |= {f"events_{name}": value for name, value in events.items()}
         vmstat = self.machine.vmstat
-        for name in vmstat:
+        for name in vmstat if everything else _CHECKPOINT_VMSTAT:
             out[f"vm_{name}"] = out[f"vmend_{name}"] = int(vmstat[name])
         return out
 
