@@ -35,8 +35,8 @@ from mmpy.fidelity.reclaim_case import (
     check_sequence,
     open_run,
 )
-from mmpy.fidelity.reclaim_run import simulate
 from mmpy.fidelity.rows import Row, error, figure, is_error
+from mmpy.workloads import Accesses
 
 VERDICTS = ("verdict.equal", "verdict.bar")
 _SCORED = ("misses", "majflt", "minflt", "resident_end", "ms_", "events_", "end_")
@@ -49,7 +49,7 @@ _PAGE_BITS = {
     "swapped": PAGE_SWAPPED,
 }  # fmt: skip
 
-Simulate = Callable[[Run, Any, Callable[[int, int], object] | None], RunResult]
+Simulate = Callable[[Run, Accesses, Callable[[int, int], object] | None], RunResult]
 
 
 def compare_reclaim(
@@ -62,7 +62,14 @@ def compare_reclaim(
     run = open_run(case)
     recorded = case.entry.get("seq_hash", "")
     accesses = check_sequence(run.parameters, recorded if isinstance(recorded, str) else "", case.name)
-    yield from compare_runs(run, (simulator or simulate)(run, accesses, on_chunk))
+    yield from compare_runs(run, (simulator or _simulate)(run, accesses, on_chunk))
+
+
+def _simulate(run: Run, accesses: Accesses, on_chunk: Callable[[int, int], object] | None) -> RunResult:
+    # Machines are needed only here: what was recorded can be read without them.
+    from mmpy.fidelity.reclaim_run import simulate
+
+    return simulate(run, accesses, on_chunk)
 
 
 def compare_runs(run: Run, ours: RunResult) -> Iterator[Row]:

@@ -119,10 +119,18 @@ def boot(p: Parameters, start: Mapping[str, int]) -> Machine:
     g["swappiness"], g["page_cluster"] = p.swappiness, 0
     g["fault_around_bytes"], g["ra_pages"] = p.fault_around, p.readahead_kb * 1024 // PAGE + 1
     if p.swap_device:
-        _need(machine, "swapon")(SWAP_BYTES, device=p.swap_device)
+        _swapon(machine, p)
     if not p.limit_pages:
         _others(machine, start)
     return machine
+
+
+def _swapon(machine: Machine, p: Parameters) -> None:
+    if not hasattr(machine, "swapon") and p.limit_pages and not p.anon_pages:
+        # No page of the run can go to swap: all that counts is that there is some.
+        machine.state.vm_globals["nr_swap_pages"] = SWAP_BYTES // PAGE
+        return
+    _need(machine, "swapon")(SWAP_BYTES, device=p.swap_device)
 
 
 def _others(machine: Machine, start: Mapping[str, int]) -> None:
