@@ -8,6 +8,7 @@ itself (sys/index_nodes charges them). Omits: swap entries of shmem; the count o
 from mmcore.base.errors cimport E_NOENT
 from mmcore.base.flags cimport PG_file, PG_meta, PG_swapbacked, PG_uptodate
 from mmcore.base.records cimport Page, meta_at, page_at
+from mmcore.base.vmscan_trace cimport trace_page_add, trace_page_del
 from mmcore.base.stat_items cimport NS_NR_FILE_PAGES, NS_NR_SHMEM
 from mmcore.vm.radix cimport RADIX_MASK, page_slot, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_pfn
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
@@ -38,6 +39,7 @@ cdef uint64_t cache_insert(Mm* mm, uint32_t file, XNode* leaf, uint64_t index, u
     elif slot_is_shadow(old):
         leaf.nr_shadows -= 1
     slot[0] = page_slot(pfn) | (radix_mark() if mark else 0)
+    trace_page_add(mm, pfn, <uint32_t>index)
     return old
 
 
@@ -73,4 +75,5 @@ cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow) noexcept nogil
     cdef XNode* leaf = radix_leaf(mm, f, index)
     leaf.slots[index & RADIX_MASK] = shadow
     leaf.nr_shadows += 1
+    trace_page_del(mm, pfn, <uint32_t>index)
     page_leaves(mm, f, pfn)

@@ -9,4 +9,16 @@ def access(
     writes: np.ndarray | bool | None = ...,
     cpu: int = ...,
     codes: np.ndarray | None = ...,
+    flush: int = ...,
+    first: int = ...,
 ) -> tuple[int, np.ndarray]: ...
+def read_pages(
+    state: State,
+    handle: int,
+    file: int,
+    indices: np.ndarray,
+    cpu: int = ...,
+    codes: np.ndarray | None = ...,
+    flush: int = ...,
+    first: int = ...,
+) -> tuple[int, int]: ...
