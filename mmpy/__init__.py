@@ -10,6 +10,7 @@ from mmpy.accesses import AccessResult
 from mmpy.errors import (
     BadPageError,
     BusError,
+    CgroupError,
     GfpError,
     MmapError,
     OutOfMemory,
@@ -41,6 +42,7 @@ from mmpy.flags import (
     parse_gfp,
 )
 from mmpy.machine import Machine
+from mmpy.memcg import Memcg
 from mmpy.process import Process
 from mmpy.vmflags import Fault, Madv, Map, Mcl, Mremap, Prot, Vm
 
@@ -61,6 +63,7 @@ __all__ = [
     "AccessResult",
     "BadPageError",
     "BusError",
+    "CgroupError",
     "Fault",
     "FileObject",
     "Gfp",
@@ -69,6 +72,7 @@ __all__ = [
     "Madv",
     "Map",
     "Mcl",
+    "Memcg",
     "Migratetype",
     "MmapError",
     "Mremap",

@@ -27,6 +27,7 @@ TLBS = ("off", "zen", "skylake", "unbounded")
 CHIPSETS = ("pc", "q35")
 MAX_NODES = {"x86_64": MAX_NUMNODES, "i386": 1}
 MAX_CPUS = {"x86_64": 8192, "i386": 32}
+MAX_CGROUPS = 65534
 MAX_NODES_TIMES_CPUS = 1 << 20
 MIN_NODE_PAGES = 1024
 """4 MiB: x86 ignores smaller nodes"""
@@ -42,7 +43,7 @@ class MachineConfig:
     distances: a matrix of nodes by nodes, or None. cpus: their number, or for each node how many, or for each node which; becomes a tuple
     of CPU numbers a node. kernelcore, movablecore: a size or a percentage ("25%"). highmem (i386): a size. reserved: None, pages that
     boot keeps as (first pfn, end pfn) ranges, or as pages by zone ({"node0.Normal": 1000}). tlb: what the CPUs cache of page tables ("off":
-    nothing). sysctl: values to write after boot, by name.
+    nothing). max_cgroups: memory control groups that may exist at a time. sysctl: values to write after boot, by name.
 
     TypeError or ValueError names a value that no such machine can have, and its limit.
     """
@@ -63,6 +64,7 @@ class MachineConfig:
     paging: str | None = None
     lru: str = "mglru"
     tlb: str = "off"
+    max_cgroups: int = 64
     sysctl: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
 
@@ -105,6 +107,10 @@ class MachineConfig:
             self._set("highmem", format_size(parse_size(self.highmem, "highmem")))
         self._set("reserved", _reserved(self.reserved, self.arch, len(self.node_pages)))
         self._set("sysctl", _sysctl(self.sysctl))
+        groups, most = as_int(self.max_cgroups, "max_cgroups"), min(MAX_CGROUPS, (1 << 20) // len(self.node_pages) - 1)
+        if not 0 <= groups <= most:
+            raise ValueError(f"max_cgroups is {groups}; it must lie in 0..{most} on {len(self.node_pages)} node(s)")
+        self._set("max_cgroups", groups)
         seed = as_int(self.seed, "seed")
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed is {seed}; it must lie in 0..{(1 << 64) - 1}")

@@ -26,6 +26,10 @@ class MmapError(OSError):
         return type(self), (self.errno, self.call, self.why)
 
 
+class CgroupError(MmapError):
+    """What a control group's files refuse: .errno (EBUSY, EEXIST, ENOSPC, EAGAIN, ENOENT of a removed group), and the values in the text."""
+
+
 class BusError(RuntimeError):
     """An access behind the end of a mapped file (SIGBUS)."""
 
@@ -37,6 +41,7 @@ class ProcessError(RuntimeError):
 __all__ = [
     "BadPageError",
     "BusError",
+    "CgroupError",
     "GfpError",
     "MmapError",
     "OutOfMemory",

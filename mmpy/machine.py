@@ -28,6 +28,7 @@ from mmpy.views import NodeView, PageView, VmstatView, ZoneView
 if TYPE_CHECKING:
     from mmpy import kernel_mappings as km
     from mmpy.files import FileObject
+    from mmpy.memcg import Memcg
     from mmpy.proc import Proc
     from mmpy.process import Process
     from mmpy.thp import ThpView
@@ -42,7 +43,7 @@ class Machine(PageRequests):
     arch "x86_64" or "i386"; kernel "6.12" or "6.1"; kernelcore, movablecore as on the kernel's command line; chipset "pc" or "q35";
     reserved, what the boot keeps (see mmpy.config); thp "always", "madvise" or "never"; paging, the shape of page tables: "4level",
     "5level", "arm64-48", "arm64-39", on i386 "pae" or "2level"; tlb, what the CPUs cache of page tables: "off", "zen", "skylake" or
-    "unbounded" (all since the last flush); sysctl, values to write after boot; seed, for workloads. ValueError names a value that no
+    "unbounded" (all since the last flush); max_cgroups, how many control groups there may be at a time; sysctl, values to write after boot; seed, for workloads. ValueError names a value that no
     such machine can have.
 
     >>> m = Machine("4G")
@@ -71,13 +72,14 @@ class Machine(PageRequests):
         paging: str | None = None,
         lru: str = "mglru",
         tlb: str = "off",
+        max_cgroups: int = 64,
         sysctl: Mapping[str, object] | None = None,
         seed: int = 0,
     ) -> None:
         config = MachineConfig(
             memory=memory, nodes=nodes, distances=distances, cpus=cpus, arch=arch, kernel=kernel, kernelcore=kernelcore,
             movablecore=movablecore, highmem=highmem, chipset=chipset, reserved=reserved, thp=thp, paging=paging, lru=lru, tlb=tlb,
-            sysctl=dict(sysctl or {}), seed=seed,
+            max_cgroups=max_cgroups, sysctl=dict(sysctl or {}), seed=seed,
         )  # fmt: skip
         self._boot(config.plan(), config.to_dict(), config.kernel, config.thp, config.paging)
         for name, value in (sysctl or {}).items():
@@ -173,7 +175,7 @@ class Machine(PageRequests):
         return found.build(cls, paging=paging, tlb=tlb)
 
     def _boot(self, plan: BootPlan, config: dict[str, Any], kernel: str, thp: str, paging: str | None = None) -> None:
-        state = boot.boot(plan, kernel=kernel, thp=thp, paging=paging)
+        state = boot.boot(plan, kernel=kernel, thp=thp, paging=paging, max_memcgs=config.get("max_cgroups", 64))
         attach_tlb(state, config.get("tlb", "off"), plan.arch)
         self._adopt(state, {**config, "arch": plan.arch, "kernel": kernel}, {})
 
@@ -387,14 +389,17 @@ class Machine(PageRequests):
 
     # ------------------------------------------------------------ processes, files, huge pages
 
-    def spawn(self, name: str = "a.out", *, cpu: int = 0, exec: bool = False, privileged: bool = False) -> Process:
+    def spawn(
+        self, name: str = "a.out", *, cpu: int = 0, exec: bool = False, privileged: bool = False, memcg: Memcg | None = None
+    ) -> Process:
         """A new process on `cpu` with an empty address space; exec=True: with an image, heap, stack and vdso, as after execve.
 
         privileged: with root's capabilities, which lift limits on locked memory, low addresses and the last of committed memory.
+        memcg: the group that pays for its memory (machine.memcg()).
         """
         from mmpy import process
 
-        return process.spawn(self, name, cpu, exec, privileged)
+        return process.spawn(self, name, cpu, exec, privileged, memcg)
 
     @property
     def processes(self) -> list[Process]:
@@ -414,6 +419,26 @@ class Machine(PageRequests):
         from mmpy.files import open_file
 
         return open_file(self, name, size, kind)
+
+    def memcg(self, name: str, *, parent: Memcg | None = None, **limits: Any) -> Memcg:
+        """A new memory control group, in the root or in `parent`. limits: max, high, low, min, swap_max ("32M", bytes, None for no limit)."""
+        from mmpy import memcg
+
+        return memcg.create(self, name, parent, **limits)
+
+    @property
+    def memcgs(self) -> list[Memcg]:
+        """The control groups besides the root, each before those in it."""
+        from mmpy import memcg
+
+        return memcg.groups(self)
+
+    @property
+    def root_memcg(self) -> Memcg:
+        """The group of all that is in no other: no limits, statistics of the whole machine."""
+        from mmpy.memcg import Memcg
+
+        return Memcg(self, 0)
 
     @property
     def committed_as(self) -> int:

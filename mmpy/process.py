@@ -23,6 +23,7 @@ from mmpy.vmviews import VmaList, text_of, vma_views
 
 if TYPE_CHECKING:
     from mmpy.machine import Machine
+    from mmpy.memcg import Memcg
 
 RLIM_INFINITY = (1 << 64) - 1
 
@@ -433,15 +434,27 @@ def check_name(name: str) -> str:
     return name[:15]
 
 
-def spawn(machine: Machine, name: str, cpu: int, exec_image: bool, privileged: bool) -> Process:
+def spawn(machine: Machine, name: str, cpu: int, exec_image: bool, privileged: bool, memcg: Memcg | None = None) -> Process:
     """A process with a fresh address space."""
     from mmcore.sys import calls
 
     text, number = check_name(name), as_int(cpu, "cpu")
     if not 0 <= number < machine.nr_cpus:
         raise ValueError(f"cpu is {number}; the machine has {machine.nr_cpus}")
-    mm = outcome(calls.spawn(machine.state, text, number, bool(exec_image), bool(privileged)), f"spawn({text!r})")
-    return Process(machine, mm)
+    if memcg is not None:
+        if getattr(memcg, "machine", None) is not machine:
+            raise ValueError(f"memcg is {memcg!r}; it must be a group of this machine (machine.memcg())")
+        memcg._row()
+    mm = outcome(calls.spawn(machine.state, text, number, bool(exec_image) and memcg is None, bool(privileged)), f"spawn({text!r})")
+    process = Process(machine, mm)
+    if memcg is not None:
+        memcg.attach(process)
+        if exec_image:
+            rc = calls.exec_(machine.state, mm, number)
+            if rc < 0:
+                process.exit()
+            outcome(rc, f"spawn({text!r})")
+    return process
 
 
 def processes(machine: Machine) -> list[Process]:

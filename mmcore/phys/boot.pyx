@@ -116,7 +116,7 @@ cdef void boot_free_range(Mm* mm, Zone* z, Pcp* pcp, uint32_t pfn, uint32_t end,
         pfn += <uint32_t>1 << order
 
 
-def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024, paging=None):
+def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024, paging=None, max_memcgs=64):
     """Build the State of a machine from a plan of its memory (mmcore.phys.zones.plan_boot): zones, free lists and reserves as after boot.
 
     kernel is "6.12" or "6.1", thp "always", "madvise" or "never". Watermarks are computed at the kernel's two moments (T1 with no marks
@@ -133,7 +133,7 @@ def boot(plan, *, kernel="6.12", thp="always", cache_slice_pages=1024, paging=No
     nr_nodes, types, cpus = len(plan.nodes), len(names), len(plan.cpu_node)
     s = State(nr_pages=plan.max_pfn, nr_nodes=nr_nodes, nr_zone_types=types, nr_cpus=cpus,
               nr_lazy=len(free_ranges), nr_present=len(plan.present_ranges),
-              pt_levels=PAGING[paging].levels, pt_bits=PAGING[paging].bits)
+              pt_levels=PAGING[paging].levels, pt_bits=PAGING[paging].bits, max_memcgs=max_memcgs)
     g = s.globals[0]
     for key, name in (("zid_dma", "DMA"), ("zid_dma32", "DMA32"), ("zid_normal", "Normal"), ("zid_highmem", "HighMem"), ("zid_movable", "Movable")):
         g[key] = names.index(name) if name in names else NO_ZONE

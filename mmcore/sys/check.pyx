@@ -25,6 +25,7 @@ from mmcore.reclaim.lru cimport LRU_UNEVICTABLE, folio_lru_list
 from mmcore.sys.hugetlb cimport (
     HPAGE_PAGES, HTLB_FIRST, HTLB_FREE, HTLB_RESERVED, HTLB_SPENT, HTLB_SURPLUS, HTLB_TOTAL, hugetlb_owner,
 )
+from mmcore.sys.memcg_check import memcg_check
 from mmcore.sys.thp cimport folio_head
 from mmcore.vm.pgtable cimport PTE_PSE, PTE_SPECIAL, entry_index, pte_frame, pte_is_table, pte_mapped, table_at
 from mmcore.vm.rmap cimport (
@@ -496,6 +497,7 @@ def validate_vm(State s not None):
             fail(f"the list of {mm.vm.g.hugetlb[HTLB_FREE]} free huge pages is damaged")
         if mm.vm.g.huge_zero_page > mm.g.nr_pages or mm.vm.g.zero_page >= mm.g.nr_pages:
             fail("a zero page lies outside the machine")
+        memcg_check(s)
         return {"address_spaces": alive, "tables": tables, "deposited_tables": deposited, "kernel_tables": kernel,
                 "anon_pages": int(anon.sum()), "mapped_pages": int(mapped.sum())}
     finally:

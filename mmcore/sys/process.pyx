@@ -11,6 +11,7 @@ from mmcore.base.errors cimport E_NOMEM
 from mmcore.base.pool cimport pool_give, pool_room, pool_take
 from mmcore.base.vm_records cimport AddressSpace, POOL_FILES, POOL_MMS, POOL_VMAS, Vma
 from mmcore.sys.brk cimport do_brk
+from mmcore.sys.charge cimport memcg_attach
 from mmcore.sys.commit cimport MMF_CAPS, vm_enough_memory, vm_unacct_memory
 from mmcore.sys.fault cimport populate_range
 from mmcore.sys.flush cimport flush_exit, flush_mm
@@ -103,6 +104,7 @@ cdef void mm_exit(Mm* mm, uint32_t as_, unsigned cpu) noexcept nogil:
     unmap_all(mm, as_, cpu)
     flush_exit(mm, as_, cpu)
     mm_root_free(mm, as_, cpu)
+    memcg_attach(mm, as_, 0)
     memset(as_at(mm, as_), 0, sizeof(AddressSpace))
     pool_give(pool_of(mm, POOL_MMS), mm.vm.mms, sizeof(AddressSpace), as_)
 
@@ -159,7 +161,7 @@ cdef int64_t mm_fork(Mm* mm, uint32_t as_, unsigned cpu) noexcept nogil:
     c = as_at(mm, <uint32_t>child)
     c.parent_pid = a.pid
     c.flags = a.flags
-    c.memcg = a.memcg
+    memcg_attach(mm, <uint32_t>child, a.memcg)
     c.rlimit_as = a.rlimit_as
     c.rlimit_data = a.rlimit_data
     c.rlimit_stack = a.rlimit_stack
