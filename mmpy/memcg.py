@@ -337,6 +337,8 @@ def create(machine: Machine, name: str, parent: Memcg | None = None, **limits: s
         raise ValueError(f"{parent!r} belongs to another machine")
     above = parent or Memcg(machine, 0)
     above._row()
+    for limit in limits.keys() - set(_LIMITS):
+        raise TypeError(f"a group has no limit {limit!r}; it has {', '.join(_LIMITS)}")
     pages = {limit: limit_pages(value, limit) for limit, value in limits.items() if value is not None}
     path = f"{above.path.rstrip('/')}/{name}"
     if any(child.path == path for child in above.children):
