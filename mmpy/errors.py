@@ -27,7 +27,7 @@ class MmapError(OSError):
 
 
 class CgroupError(MmapError):
-    """What a control group's files refuse: .errno (EBUSY, EEXIST, ENOSPC, EAGAIN, ENOENT of a removed group), and the values in the text."""
+    """What a control group's files refuse: .errno (EBUSY, EEXIST, ENOSPC, EAGAIN, ENOENT: removed), and the values in the text."""
 
 
 class BusError(RuntimeError):

@@ -43,8 +43,8 @@ class Machine(PageRequests):
     arch "x86_64" or "i386"; kernel "6.12" or "6.1"; kernelcore, movablecore as on the kernel's command line; chipset "pc" or "q35";
     reserved, what the boot keeps (see mmpy.config); thp "always", "madvise" or "never"; paging, the shape of page tables: "4level",
     "5level", "arm64-48", "arm64-39", on i386 "pae" or "2level"; tlb, what the CPUs cache of page tables: "off", "zen", "skylake" or
-    "unbounded" (all since the last flush); max_cgroups, how many control groups there may be at a time; sysctl, values to write after boot; seed, for workloads. ValueError names a value that no
-    such machine can have.
+    "unbounded" (all since the last flush); max_cgroups, how many control groups there may be at a time; sysctl, values to write after boot;
+    seed, for workloads. ValueError names a value that no such machine can have.
 
     >>> m = Machine("4G")
     >>> pfn = m.alloc_pages(order=3)
@@ -421,7 +421,7 @@ class Machine(PageRequests):
         return open_file(self, name, size, kind)
 
     def memcg(self, name: str, *, parent: Memcg | None = None, **limits: Any) -> Memcg:
-        """A new memory control group, in the root or in `parent`. limits: max, high, low, min, swap_max ("32M", bytes, None for no limit)."""
+        """A new memory control group, in the root or in `parent`. limits: max, high, low, min, swap_max ("32M", bytes, None: no limit)."""
         from mmpy import memcg
 
         return memcg.create(self, name, parent, **limits)

@@ -3,7 +3,7 @@
 Models: nothing; it is the judge of what charging keeps incrementally: the tree is one, every group's usage is its pages, kernel objects,
 stocks and children, every list of a group's lruvec holds its own pages and as many as it says. Links are tested before they are followed.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 import numpy as np
 

@@ -150,8 +150,8 @@ class Both:
             assert int(row["obj_bytes"]) == cpu.bytes
 
     STEPS = (
-        ["charge"] * 12 + ["charge_object"] * 8 + ["uncharge_object"] * 6 + ["uncharge", "uncharge", "kernel", "kernel_back", "limit", "limit"]
-        + ["read", "read", "drain", "protect", "create", "remove"]
+        ["charge"] * 12 + ["charge_object"] * 8 + ["uncharge_object"] * 6 + ["uncharge", "uncharge", "kernel", "kernel_back"]
+        + ["limit", "limit"] + ["read", "read", "drain", "protect", "create", "remove"]
     )  # fmt: skip
 
     def run(self, steps):

@@ -1,4 +1,4 @@
-"""Memory control groups the slow way: dictionaries and loops, written from the specification (spec/reclaim.md, section 12), not from the core.
+"""Memory control groups the slow way: written from the specification (spec/reclaim.md, section 12), not from the core.
 
 Models: page counters with a stock a CPU, the byte stock of objects, effective protection, counts of updates and folding. Reclaim frees
 nothing here. Everything is pages but object sizes.
