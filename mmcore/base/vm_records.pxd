@@ -358,28 +358,34 @@ cdef struct SwapArea:               # struct swap_info_struct
     uint32_t full_tail
     uint32_t device                 # index + 1
     uint32_t name                   # into the names of the State
-    uint32_t order                  # order of activation: equal priorities go round
-    uint32_t pad[2]
+    uint32_t order                  # its place among all areas that have room: equal priorities go round
+    uint32_t frag_nr                # clusters on the list `frag`
+    uint32_t pad
 
 cdef enum:
     SWP_USED = 1
     SWP_WRITEOK = 2
     SWP_SOLIDSTATE = 4              # not rotational: clusters
     SWP_SYNCHRONOUS = 8             # reads and writes complete at once: zram, brd
+    SWP_AVAIL = 16                  # has room: stands on the list that slots are taken from
+    SWP_RECLAIM_WORK = 32           # has become full: slots that only the swap cache holds are to be freed
+    SWP_FILE = 64                   # a file, not a partition
 
 cdef struct SwapSlot:               # one slot: swap_map, swap cache (or the shadow left there), swap_cgroup
     uint64_t cache                  # as a slot of a page index: page, shadow or 0
     uint32_t rmap                   # while `cache` is a page: what that page's private_ would hold were it not in the swap cache
+    uint32_t count                  # users: page-table entries, and entries of a page index (shared memory)
     uint16_t memcg                  # id that is charged for it
-    uint8_t count                   # users; 0x3f bad (the header)
     uint8_t flags                   # SLOT_*
+    uint8_t pad[5]
 
 cdef enum:
     SLOT_ZERO = 1                   # all-zero data: nothing on the device
     SLOT_TAKEN = 2                  # allocated; perhaps still in a slot cache
     SLOT_SHMEM = 4
     SLOT_ZSWAP = 8
-    SLOT_HAS_CACHE = 64
+    SLOT_BAD = 16                   # the header
+    SLOT_HAS_CACHE = 64             # SWAP_HAS_CACHE: the swap cache, or whoever took the slot, holds it
 
 cdef struct SwapCluster:
     uint32_t link
@@ -486,6 +492,9 @@ cdef struct VmGlobals:
     uint64_t next_event             # sequence number
     uint32_t file_device            # index + 1 of the device that files are read from; 0: it takes no time
     uint32_t lru_pending            # entries in the CPUs' batches of pages that stand on a list already
+    uint8_t swap_slot_cache_active  # CPUs keep slots in stock
+    uint8_t swap_zero_data          # what is swapped out is all zero (a choice of whoever runs the machine: pages have no contents)
+    uint8_t swap_pad[6]
     uint64_t vmalloc[32]            # sys/vmalloc's own figures
     uint64_t hugetlb[32]            # sys/hugetlb's
 
