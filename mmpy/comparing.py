@@ -22,9 +22,11 @@ def canonical(state: State) -> State:
     lazy = state.zones["lazy_left"].any() or len(np.flatnonzero(state.lazy["end"]))
     emptied = (state.pools["live"] == 0) & (state.pools["used"] != 0)
     cached = state.get("mms")["vma_cache"].any()
-    if not lazy and not cached and not emptied.any():
+    if not lazy and not cached and not emptied.any() and len(state.get("events")) < 2:
         return state
     state = state.copy()
+    # the same events may stand in a heap in several ways; sorted they are a heap too
+    state.get("events").sort(order=("time_ns", "seq"))
     if lazy:
         boot.materialize(state)
     state.get("mms")["vma_cache"] = 0

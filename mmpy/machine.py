@@ -27,6 +27,7 @@ from mmpy.views import NodeView, PageView, VmstatView, ZoneView
 
 if TYPE_CHECKING:
     from mmpy import kernel_mappings as km
+    from mmpy.devices import CostsView, DevicesView, DeviceView
     from mmpy.files import FileObject
     from mmpy.memcg import Memcg
     from mmpy.proc import Proc
@@ -273,10 +274,10 @@ class Machine(PageRequests):
     @property
     def dirty_limits(self) -> tuple[int, int]:
         """Pages of dirty memory at which writers are throttled, and at which writeback starts (domain_dirty_limits)."""
-        from mmpy.proc.vmstat import dirty_thresholds, dirtyable_pages
+        from mmcore.reclaim import dirty_limits
 
-        ratio, background = (int(self.sysctl[f"vm.dirty_{n}ratio"]) for n in ("", "background_"))  # type: ignore[call-overload]
-        return dirty_thresholds(dirtyable_pages(self.zones, self.totalreserve_pages), ratio, background)
+        found = dirty_limits.limits(self.state)
+        return found["thresh"], found["bg"]
 
     # ------------------------------------------------------------ whole states
 
@@ -439,6 +440,53 @@ class Machine(PageRequests):
         from mmpy.memcg import Memcg
 
         return Memcg(self, 0)
+    # ------------------------------------------------------------ devices and time
+
+    def add_device(self, preset: str = "virtio", name: str | None = None, *, files: bool = False, **figures: Any) -> DeviceView:
+        """A block device: "ram", "virtio", "nvme" or "hdd", by default under the next free name (vda, nvme0n1, ...).
+
+        files: whether files are read from it and written to it from now on. Figures that replace the preset's: latency_ns,
+        read_latency_ns, write_latency_ns, bandwidth, read_bandwidth, write_bandwidth (bytes a second), depth (1..8), request_kib,
+        queue_kib, synchronous, rotational, seeks.
+        """
+        from mmpy.devices import add_device
+
+        device = add_device(self, preset, name, figures)
+        if files:
+            self.file_device = device
+        return device
+
+    @property
+    def devices(self) -> DevicesView:
+        """Block devices by name."""
+        from mmpy.devices import DevicesView
+
+        return DevicesView(self)
+
+    @property
+    def file_device(self) -> DeviceView | None:
+        """The device that files are read from and written to; None: that takes no time."""
+        from mmpy.devices import DeviceView
+
+        handle = int(self.state.vm_globals["file_device"][0])
+        return DeviceView(self, handle) if handle else None
+
+    @file_device.setter
+    def file_device(self, device: DeviceView | str | None) -> None:
+        from mmcore.reclaim.device import set_file_device
+
+        if isinstance(device, str):
+            device = self.devices[device]
+        if device is not None and device.machine is not self:
+            raise ValueError(f"{device!r} belongs to another machine")
+        set_file_device(self.state, device.handle if device is not None else None)
+
+    @property
+    def costs(self) -> CostsView:
+        """Nanoseconds of CPU time for each kind of event: machine.costs["minor_fault"] = 500."""
+        from mmpy.devices import CostsView
+
+        return CostsView(self)
 
     @property
     def committed_as(self) -> int:

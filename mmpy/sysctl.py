@@ -32,6 +32,12 @@ _FIELDS = {
 # name: (field of vm_globals, lowest, highest)
 _VM_FIELDS = {
     "vm.admin_reserve_kbytes": ("admin_reserve_kbytes", 0, 2**63 - 1),
+    "vm.dirty_background_bytes": ("dirty_background_bytes", 1, 2**62),
+    "vm.dirty_background_ratio": ("dirty_background_ratio", 0, 100),
+    "vm.dirty_bytes": ("dirty_bytes", 8192, 2**62),
+    "vm.dirty_expire_centisecs": ("dirty_expire_centisecs", 0, 2**31 - 1),
+    "vm.dirty_ratio": ("dirty_ratio", 0, 100),
+    "vm.dirty_writeback_centisecs": ("dirty_writeback_centisecs", 0, 2**31 - 1),
     "vm.max_map_count": ("max_map_count", 0, 2**31 - 1),
     "vm.mmap_min_addr": ("mmap_min_addr", 0, 2**47),
     "vm.overcommit_kbytes": ("overcommit_kbytes", 0, 2**53),
@@ -40,20 +46,24 @@ _VM_FIELDS = {
     "vm.page-cluster": ("page_cluster", 0, 31),
     # in pages; no file of /proc/sys but a boot parameter, stack_guard_gap=
     "vm.stack_guard_gap": ("stack_guard_gap", 0, 2**20),
+    "vm.swappiness": ("swappiness", 0, 200),
     "vm.user_reserve_kbytes": ("user_reserve_kbytes", 0, 2**63 - 1),
 }
 # The hugetlb pool: name: position of what is read in the state's figures. A write makes or frees huge pages, as far as that is possible.
 _HUGETLB = {"vm.nr_hugepages": 0, "vm.nr_overcommit_hugepages": 4}
-# These two say the same thing in two ways: a write to one sets the other to 0 (overcommit_ratio_handler, overcommit_kbytes_handler).
-_EXCLUDES = {"vm.overcommit_kbytes": "overcommit_ratio", "vm.overcommit_ratio": "overcommit_kbytes"}
+# Pairs say the same thing in two ways: a write to one sets the other to 0 (overcommit_ratio_handler, dirty_bytes_handler, ...).
+_EXCLUDES = {
+    "vm.dirty_background_bytes": "dirty_background_ratio",
+    "vm.dirty_background_ratio": "dirty_background_bytes",
+    "vm.dirty_bytes": "dirty_ratio",
+    "vm.dirty_ratio": "dirty_bytes",
+    "vm.overcommit_kbytes": "overcommit_ratio",
+    "vm.overcommit_ratio": "overcommit_kbytes",
+}
 # name: (default, lowest, highest) of what is stored for later rooms
 STORED = {
     "vm.compact_unevictable_allowed": (1, 0, 1),
     "vm.compaction_proactiveness": (20, 0, 100),
-    "vm.dirty_background_ratio": (10, 0, 100),
-    "vm.dirty_expire_centisecs": (3000, 0, 2**31 - 1),
-    "vm.dirty_ratio": (20, 0, 100),
-    "vm.dirty_writeback_centisecs": (500, 0, 2**31 - 1),
     "vm.extfrag_threshold": (500, 0, 1000),
     "vm.laptop_mode": (0, 0, 2**31 - 1),
     "vm.numa_stat": (1, 0, 1),
@@ -61,7 +71,6 @@ STORED = {
     "vm.oom_kill_allocating_task": (0, 0, 2**31 - 1),
     "vm.panic_on_oom": (0, 0, 2),
     "vm.stat_interval": (1, 0, 2**31 - 1),
-    "vm.swappiness": (60, 0, 200),
     "vm.vfs_cache_pressure": (100, 0, 2**31 - 1),
 }
 

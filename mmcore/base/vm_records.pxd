@@ -161,6 +161,14 @@ cdef struct File:                   # struct inode with its address_space, as fa
     int64_t ra_prev
     uint32_t ra_mmap_miss
     uint32_t nr_mapped_vmas
+    uint64_t nr_dirty               # pages
+    uint64_t nr_writeback
+    uint64_t writeback_index        # where the flusher stopped
+    int64_t dirtied_when_ns
+    uint32_t wb_next                # the flusher's list that it is on, oldest first: index + 1
+    uint32_t wb_prev
+    uint32_t wb_list                # WB_*
+    uint32_t wb_pad
 
 cdef enum:
     FILE_SHMEM = 1                  # tmpfs or shared anonymous memory: swap-backed, no dirty tracking
@@ -169,6 +177,12 @@ cdef enum:
     FILE_RA_RANDOM = 16             # fadvise: no read-ahead beyond the request / windows of twice the size
     FILE_RA_SEQUENTIAL = 32
     FILE_NORESERVE = 8              # shared anonymous memory whose size was not charged to committed memory
+
+cdef enum:
+    WB_NONE = 0
+    WB_DIRTY = 1                    # bdi_writeback: b_dirty, b_io, b_more_io
+    WB_IO = 2
+    WB_MORE_IO = 3
 
 cdef struct XNode:                  # struct xa_node of a page index
     uint32_t link
@@ -259,6 +273,9 @@ cdef struct Cpu:
     uint32_t swap_slots[64]         # slot numbers
     uint32_t swap_ret_nr            # slots given back, not yet free
     uint32_t swap_ret[64]
+    uint32_t nr_dirtied             # pages that the running task dirtied since it was last asked to wait, and after how many it is
+    uint32_t nr_dirtied_pause
+    int64_t dirty_paused_ns         # when its last pause for dirtying ended, 0: it never had one
 
 cdef struct Lruvec:                 # struct lruvec of a group on a node
     uint32_t head                   # link value of the head of list 0; 0: this record is free
@@ -397,33 +414,51 @@ cdef struct SwapCluster:
 
 cdef struct Event:                  # something that is due; the queue is a heap over the pool (base/clock)
     uint32_t link
-    uint32_t kind
+    uint32_t kind                   # EV_*
     int64_t time_ns
     uint64_t seq
     uint64_t a
     uint64_t b
 
-cdef struct Device:                 # a block device: requests wait for one of its slots, then latency + bytes / bandwidth
+cdef struct Device:                 # a block device: requests wait for one of its slots, then for their turn on the one channel
     uint32_t link
     uint32_t flags                  # DEVICE_*; 0: free
-    uint32_t name
-    uint32_t depth
+    uint32_t name                   # index + 1 into the names of the State
+    uint32_t depth                  # slots in use, 1..8
     int64_t read_latency_ns
     int64_t write_latency_ns
     int64_t ns_per_page_read
     int64_t ns_per_page_write
     int64_t busy_until[8]           # of each of its slots
+    int64_t bus_until               # when the channel has moved all that was asked for
     uint64_t nr_reads               # requests, and pages below
     uint64_t nr_writes
     uint64_t pages_read
     uint64_t pages_written
+    uint64_t read_merges
+    uint64_t write_merges
+    uint64_t nr_failed
     uint64_t fail_reads             # the n-th request from now fails; 0: none
     uint64_t fail_writes
+    int64_t last_start              # the request that was submitted last: when it begins,
+    uint64_t last_end               # the page behind it on the device, its pages, its slot and REQ_*
+    uint32_t last_pages
+    uint16_t last_slot
+    uint16_t last_flags
+    uint32_t max_pages              # the most in a request
+    uint32_t nr_inflight            # pages of requests that are not complete
+    uint32_t queue_pages            # the most in flight before a writer waits for room
+    uint32_t pad
 
 cdef enum:
     DEVICE_USED = 1
     DEVICE_SYNCHRONOUS = 2
-    DEVICE_ROTATIONAL = 4
+    DEVICE_ROTATIONAL = 4           # as /sys/block/*/queue/rotational says
+    DEVICE_SEEKS = 8                # latency is that of a seek: none where the last request ended
+    DEVICE_SLOTS = 8
+    REQ_VALID = 1
+    REQ_WRITE = 2
+    REQ_FAILED = 4
 
 cdef struct VmGlobals:
     uint64_t events[128]            # vm_event_state: base/stat_items.pxd names the positions
@@ -490,6 +525,26 @@ cdef struct VmGlobals:
     int64_t dirty_writeback_centisecs
     int64_t swap_ra_state[4]        # cluster read-ahead: previous offset, last window, hits
     uint64_t next_event             # sequence number
+    uint32_t wb_head[4]             # files on the flusher's lists (WB_*), index + 1
+    uint32_t wb_tail[4]
+    uint32_t wb_file                # the one it is at, and the pages left of its turn
+    uint32_t wb_work                # what the flusher is doing: WORK_*
+    int64_t wb_turn
+    int64_t wb_left                 # pages left of the work
+    int64_t wb_dirtied_before_ns
+    int64_t wb_last_old_flush_ns
+    int64_t wb_due_ns               # when the flusher wakes, 0: it sleeps
+    int64_t wb_start_all            # pages: reclaim wants everything that is dirty now written
+    int64_t wb_bandwidth            # pages a second: written now, and smoothed
+    int64_t wb_avg_bandwidth
+    int64_t wb_ratelimit            # dirty_ratelimit, balanced_dirty_ratelimit: pages a second a task
+    int64_t wb_balanced_ratelimit
+    int64_t wb_stamp_ns             # when these were brought up to date, nr_dirtied and nr_written then
+    int64_t wb_dirtied_stamp
+    int64_t wb_written_stamp
+    int64_t dirty_limit             # dirty_throttle limit: falls slowly
+    int64_t dirty_limit_stamp_ns
+    int64_t costs[32]               # ns, COST_* of base/costs
     uint32_t file_device            # index + 1 of the device that files are read from; 0: it takes no time
     uint32_t lru_pending            # entries in the CPUs' batches of pages that stand on a list already
     uint8_t swap_slot_cache_active  # CPUs keep slots in stock

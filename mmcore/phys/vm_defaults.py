@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mmcore.base import costs
 from mmcore.base.state import State
 
 
@@ -36,6 +37,8 @@ THP_DEFRAG = ("never", "madvise", "defer+madvise", "defer", "always")
 PMD_ORDER = 9
 # The zero page lies in the kernel image, among the frames that boot keeps; frame 1 stands for it.
 ZERO_PAGE = 1
+# What write-back takes its device to be until it has seen more of it (INIT_BW): 100 MiB/s, in pages a second.
+INIT_BANDWIDTH = 25600
 
 
 def set_vm_defaults(state: State, paging: str) -> None:
@@ -50,8 +53,11 @@ def set_vm_defaults(state: State, paging: str) -> None:
         "thp_defrag": THP_DEFRAG.index("madvise"), "thp_use_zero_page": 1, "vma_ra_enabled": 1, "zero_page": ZERO_PAGE,
         "khugepaged_pages_to_scan": 4096, "khugepaged_scan_sleep_ms": 10000, "khugepaged_alloc_sleep_ms": 60000,
         "swappiness": 60, "dirty_ratio": 20, "dirty_background_ratio": 10, "dirty_expire_centisecs": 3000, "dirty_writeback_centisecs": 500,
+        "wb_bandwidth": INIT_BANDWIDTH, "wb_avg_bandwidth": INIT_BANDWIDTH, "wb_ratelimit": INIT_BANDWIDTH,
+        "wb_balanced_ratelimit": INIT_BANDWIDTH,
         "khugepaged_max_ptes_none": 511, "khugepaged_max_ptes_swap": 64, "khugepaged_max_ptes_shared": 256,
     }.items():  # fmt: skip
         g[name] = value
+    costs.set_defaults(state)
     g["thp_size"][:] = NEVER
     g["thp_size"][PMD_ORDER] = INHERIT

@@ -18,7 +18,7 @@ ROOMS = ["base", "phys", "vm", "reclaim", "alloc", "sys", "run"]
 LAYERS = [
     {"flags", "config", "errors", "vmflags"},
     {
-        "accesses", "allocstate", "comparing", "kernel_mappings", "page_requests", "plans", "running", "snapshot", "sysctl", "syscalls",
+        "accesses", "allocstate", "comparing", "devices", "kernel_mappings", "page_requests", "plans", "running", "snapshot", "sysctl", "syscalls",
         "thp", "tlb", "views", "vmviews",
     },
     {"machine", "process", "files", "memcg", "slab"},
