@@ -22,6 +22,7 @@ cdef enum:
     FIRST_PAUSE = 32                # 128 KiB: nr_dirtied_pause of a new task
     POLL_THRESH = 32                # DIRTY_POLL_THRESH
     EXCEEDED_PAUSE = 8              # 32 KiB: while the threshold is exceeded
+    RATIO_MAX = 1 << 20             # so that products fit: a ratio of 1024, which only an absurdly slow device reaches
 
 
 cdef inline int64_t ilog2(int64_t x) noexcept nogil:
@@ -113,6 +114,7 @@ cdef bint node_dirty_ok(Mm* mm, uint32_t node) noexcept nogil:
 cdef int64_t pos_ratio_polynom(int64_t setpoint, int64_t dirty, int64_t limit) noexcept nogil:
     # 1 + ((setpoint - dirty) / (limit - setpoint))^3, in 0..2; rounding towards zero, then downwards, as the kernel's
     cdef int64_t x = ((setpoint - dirty) << RATELIMIT_SHIFT) // ((limit - setpoint) | 1), y
+    x = at_most(at_least(x, -4096), 4096)       # beyond these the result stands anyway
     y = x * x >> RATELIMIT_SHIFT
     y = (y * x >> RATELIMIT_SHIFT) + (1 << RATELIMIT_SHIFT)
     return at_most(at_least(y, 0), 2 << RATELIMIT_SHIFT)
@@ -134,6 +136,7 @@ cdef int64_t position_ratio(int64_t thresh, int64_t freerun, int64_t limit, int6
         ratio = ratio * (end - wb_dirty) // ((end - wb_setpoint) | 1)
     else:
         ratio //= 4
+    ratio = at_most(ratio, RATIO_MAX)
     # with little queued for it the device must not run dry
     end = wb_thresh // 2
     if wb_dirty < end:
