@@ -60,6 +60,8 @@ cdef void swap_cache_del(Mm* mm, uint32_t pfn, uint64_t shadow) noexcept nogil
 cdef void swap_cache_put_slot(Mm* mm, uint32_t slot, unsigned cpu) noexcept nogil
 # folio_free_swap(): out of the swap cache if no entry names the slot any more; the page is dirty then.
 cdef bint folio_free_swap(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil
+# The page has lost its last mapping (free_swap_cache): whether it goes. If not, other entries still name its slot.
+cdef bint leave_swap_cache(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil
 # One user less.
 cdef void swap_free(Mm* mm, uint32_t slot, unsigned cpu) noexcept nogil
 # free_swap_and_cache_nr(): entries that name n slots side by side are gone. Pages of the swap cache that no one maps go with them.

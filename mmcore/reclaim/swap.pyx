@@ -12,7 +12,7 @@ A slot that is taken but has neither users nor a page in the swap cache stands i
 from libc.string cimport memset
 
 from mmcore.base.errors cimport E_NOMEM, E_PERM
-from mmcore.base.flags cimport PG_dirty, PG_lru, PG_meta, PG_mlocked, PG_reclaim, PG_writeback
+from mmcore.base.flags cimport PG_anon_exclusive, PG_dirty, PG_lru, PG_meta, PG_mlocked, PG_reclaim, PG_writeback
 from mmcore.base.records cimport Page, PageMeta, meta_at
 from mmcore.base.stat_items cimport NS_NR_FILE_PAGES, NS_NR_SWAPCACHED, NS_NR_WRITTEN, VE_PGPGOUT, VE_PSWPOUT, VE_SWPOUT_ZERO
 from mmcore.base.vm_records cimport (
@@ -23,7 +23,7 @@ from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.phys.pcp cimport free_to_pcp
 from mmcore.reclaim.lru cimport lru_del_many
 from mmcore.reclaim.memcg cimport count_memcg_events, memcg_at, memcg_charge_swap, memcg_event, memcg_uncharge_swap, page_memcg, uncharge_pages
-from mmcore.vm.rmap cimport anon_mapcount
+from mmcore.vm.rmap cimport anon_mapcount, set_rmap_private, sync_meta
 
 cdef enum:
     LATENCY_LIMIT = 256
@@ -286,6 +286,19 @@ cdef bint folio_free_swap(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil:
     swap_cache_put_slot(mm, slot, cpu)
     p.flags |= PG_dirty
     return True
+
+
+cdef bint leave_swap_cache(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil:
+    cdef Page* p = page_at(mm, pfn)
+    if folio_free_swap(mm, pfn, cpu):
+        return True
+    set_rmap_private(mm, pfn, 0)
+    meta_at(mm, pfn).mapcount = 0
+    meta_at(mm, pfn).index_lo = 0
+    meta_at(mm, pfn).index_hi = 0
+    sync_meta(mm, pfn)
+    p.flags &= ~<uint32_t>PG_anon_exclusive
+    return False
 
 
 cdef bint in_add_batch(Mm* mm, uint32_t pfn) noexcept nogil:

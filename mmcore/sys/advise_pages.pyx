@@ -3,23 +3,25 @@
 Models: madvise_free_pte_range, madvise_cold_or_pageout_pte_range, madvise_collapse, mlock_pte_range (mm/madvise.c, mm/khugepaged.c,
 mm/mlock.c, v6.12), large folios included: advice to part of one splits it unless it is likely shared, mlock takes only those that lie
 wholly in the range, munlock takes all. Simplifies: a folio that is locked elsewhere is not split. Omits: MADV_PAGEOUT's reclaim (it makes
-pages old and inactive; reclaim takes them when it comes), swap-in by MADV_WILLNEED, large folios of files.
+pages old and inactive; reclaim takes them when it comes), large folios of files.
 """
 from mmcore.base.errors cimport E_AGAIN, E_INVAL, E_NOMEM
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_swapcache, PG_unevictable
 from mmcore.base.records cimport meta_at, page_at
-from mmcore.base.vm_records cimport Vma
+from mmcore.base.vm_records cimport MM_SWAPENTS, Vma
 from mmcore.reclaim.lru cimport lru_deactivate, lru_lazyfree
 from mmcore.reclaim.mlock cimport mlock_folio, munlock_folio
+from mmcore.reclaim.swap cimport free_swap_and_cache, swap_pte_slot
 from mmcore.sys.filemap cimport file_punch
 from mmcore.sys.readahead cimport file_willneed
 from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
 from mmcore.sys.khugepaged cimport (
     SCAN_ALLOC_FAIL, SCAN_PAGE_ANON, SCAN_PAGE_STATE, SCAN_PMD_MAPPED, SCAN_SUCCEED, collapse_block, split_folio,
 )
+from mmcore.sys.swap cimport swapin_range
 from mmcore.sys.thp cimport folio_head, folio_likely_shared, vma_allows_huge
 from mmcore.vm.pgtable cimport (
-    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at, walk_level,
+    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, set_entry, table_at, walk_level,
 )
 from mmcore.vm.rmap cimport anon_mapcount, page_is_anon, page_is_file
 from mmcore.vm.vma cimport VM_LOCKED
@@ -112,6 +114,11 @@ cdef void advise_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Advic
             continue
         e = table_at(mm, <uint32_t>pte_frame(e[0])) + (vpn & mm.vm.mask)
         while vpn < next_:
+            if what == FREE and e[0] and not pte_mapped(e[0]):
+                # a swap entry: its page is dropped where it is
+                free_swap_and_cache(mm, swap_pte_slot(e[0]), 1, cpu)
+                mm_at(mm, as_).rss[MM_SWAPENTS] -= 1
+                set_entry(mm, e, 0)
             if pte_mapped(e[0]) and not e[0] & PTE_SPECIAL:
                 pfn = <uint32_t>pte_frame(e[0])
                 flags = page_at(mm, pfn).flags
@@ -151,6 +158,8 @@ cdef int pageout_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint6
 
 cdef int willneed_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil:
     cdef Vma* v = &mm.vm.vmas[vma - 1]
+    if v.anon_vma:
+        swapin_range(mm, as_, start, end, cpu)
     if v.file:
         file_willneed(mm, v.file, v.pgoff + ((start - v.start) >> 12), v.pgoff + ((end - v.start) >> 12), cpu)
     return 0

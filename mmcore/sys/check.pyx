@@ -11,6 +11,7 @@ import numpy as np
 
 cimport numpy as cnp
 from mmcore.base.errors import ValidationError
+from mmcore.sys.swap_check import check_swap
 from mmcore.base.flags cimport OWNER_HUGETLB, OWNER_MASK, OWNER_TABLE, PG_lru, PG_owned
 from mmcore.base.records cimport Mm, meta_at, page_at
 from mmcore.base.stat_items cimport (
@@ -18,7 +19,8 @@ from mmcore.base.stat_items cimport (
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport (
-    AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_MMS, POOL_TABLES, TableInfo, Vma,
+    AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES, TableInfo,
+    Vma,
 )
 from mmcore.phys.buddy cimport zone_of
 from mmcore.reclaim.lru cimport LRU_UNEVICTABLE, folio_lru_list
@@ -30,7 +32,7 @@ from mmcore.sys.thp cimport folio_head
 from mmcore.vm.pgtable cimport PTE_PSE, PTE_SPECIAL, entry_index, pte_frame, pte_is_table, pte_mapped, table_at
 from mmcore.vm.rmap cimport (
     NS_NR_ANON_PAGES, NS_NR_MAPPED, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_meta, PG_swapbacked, page_index, page_is_anon,
-    page_is_file,
+    page_is_file, rmap_private,
 )
 from mmcore.vm.vma cimport VM_HUGETLB, check_vmas, find_vma
 
@@ -53,6 +55,7 @@ cdef enum:
     BAD_MAPPED = 13
     BAD_PARTIAL = 14
     BAD_COLD = 15
+    BAD_SWAP = 16
     MAX_ORDERS = 11
     DEFERRED_QUEUED = 1         # in private_ of a large folio's second page (sys/thp)
     DEFERRED_PARTIAL = 2
@@ -72,6 +75,7 @@ _TEXT = {
     BAD_TOTAL: "a large folio's mapcount is not its number of mappings",
     BAD_MAPPED: "a large folio's count of pages mapped is wrong",
     BAD_PARTIAL: "a large folio is mapped in part and not queued so, or the other way round",
+    BAD_SWAP: "an entry names a slot that is not in use",
     BAD_COLD: "a large folio that at most one PMD maps has counts, or one with counts is not marked so",
 }
 
@@ -87,6 +91,7 @@ cdef struct Judge:
     uint64_t where              # vpn
     int64_t tables
     int64_t rss[4]
+    uint32_t* swap              # by slot number: entries that name it
     int64_t hugetlb             # huge pages of the pool that are mapped, and reservations that wait for a fault
     int64_t reserved
 
@@ -132,6 +137,10 @@ cdef void judge_leaf(Judge* j, uint64_t* e, unsigned level, uint64_t vpn) noexce
         return
     if not pte_mapped(e[0]):
         j.rss[MM_SWAPENTS] += 1
+        if e[0] & 0xff7 or e[0] >> 52 or not 0 < e[0] >> 12 <= mm.vm.pools[POOL_SWAP_SLOTS].used:
+            j.bad = BAD_SWAP
+        else:
+            j.swap[(e[0] >> 12) - 1] += 1
         return
     if e[0] & 2 and not v.flags & 2:
         j.bad = BAD_RIGHTS
@@ -158,9 +167,9 @@ cdef void judge_leaf(Judge* j, uint64_t* e, unsigned level, uint64_t vpn) noexce
     if page_is_anon(flags):
         j.rss[MM_ANONPAGES] += <int64_t>n
         if meta_at(mm, head).mapcount == 0:
-            if page_at(mm, head).private_ != entry_index(mm, e) + 1:
+            if rmap_private(mm, head) != entry_index(mm, e) + 1:
                 j.bad = BAD_RMAP
-        elif page_index(meta_at(mm, head)) + (pfn - head) != index or not anon_vma_covers(mm, vma, page_at(mm, head).private_):
+        elif page_index(meta_at(mm, head)) + (pfn - head) != index or not anon_vma_covers(mm, vma, rmap_private(mm, head)):
             j.bad = BAD_RMAP
     elif page_is_file(flags):
         j.rss[MM_SHMEMPAGES if flags & PG_swapbacked else MM_FILEPAGES] += <int64_t>n
@@ -268,7 +277,7 @@ cdef int judge_counts(Judge* j, uint64_t* where, int64_t* anon, int64_t* mapped)
             if n == 1:
                 if page_is_anon(flags):
                     anon[node] += maps != 0
-                    if maps != (meta_at(mm, pfn).mapcount if meta_at(mm, pfn).mapcount else <uint32_t>(page_at(mm, pfn).private_ != 0)):
+                    if maps != (meta_at(mm, pfn).mapcount if meta_at(mm, pfn).mapcount else <uint32_t>(rmap_private(mm, pfn) != 0)):
                         return BAD_COUNT
                 else:
                     mapped[node] += maps != 0
@@ -387,7 +396,7 @@ def validate_vm(State s not None):
     """Recount address spaces, page tables, mappings and LRU lists. ValidationError names the first thing that is wrong; returns counts."""
     cdef Mm* mm = &s.c
     cdef Judge j
-    cdef cnp.ndarray seen, maps, huge, transparent, anon, mapped, zone_pages
+    cdef cnp.ndarray seen, maps, huge, transparent, anon, mapped, zone_pages, swapped
     cdef uint32_t as_, where32 = 0, k, nid, zi
     cdef int rc
     cdef uint64_t where = 0
@@ -403,6 +412,8 @@ def validate_vm(State s not None):
         huge, transparent = np.zeros(mm.g.nr_pages + 1024, np.uint32), np.zeros(mm.g.nr_nodes, np.int64)
         anon, mapped = np.zeros(mm.g.nr_nodes, np.int64), np.zeros(mm.g.nr_nodes, np.int64)
         zone_pages = np.zeros(mm.g.nr_zones * NR_LRU_LISTS, np.int64)
+        swapped = np.zeros(mm.vm.pools[POOL_SWAP_SLOTS].used + 1, np.uint32)
+        j.swap = <uint32_t*>cnp.PyArray_DATA(swapped)
         ap, mp, zp = <int64_t*>cnp.PyArray_DATA(anon), <int64_t*>cnp.PyArray_DATA(mapped), <int64_t*>cnp.PyArray_DATA(zone_pages)
         j.mm = mm
         j.seen_table = <uint8_t*>cnp.PyArray_DATA(seen)
@@ -484,6 +495,7 @@ def validate_vm(State s not None):
                     and batch_right(mm, mm.vm.cpus[k].lru_lazyfree, mm.vm.cpus[k].lru_lazyfree_nr)
                     and batch_right(mm, mm.vm.cpus[k].lru_deactivate, mm.vm.cpus[k].lru_deactivate_nr)):
                 fail(f"CPU {k}: a batch of LRU pages is damaged")
+        check_swap(s, swapped)
         if not deferred_right(mm):
             fail(f"the queue of {mm.vm.g.deferred_nr} folios to be split is damaged")
         for text, index, found in (("in use", HTLB_TOTAL, j.hugetlb + <int64_t>mm.vm.g.hugetlb[HTLB_FREE]), ("reserved", HTLB_RESERVED, j.reserved)):

@@ -2,7 +2,7 @@
 
 Models: handle_mm_fault and below (mm/memory.c, v6.12): anonymous memory (zero page, new page, copy on write and reuse), files (fault-
 around, private copies, shared writes), huge pages (sys/thp); the checks of the x86 entry (arch/x86/mm/fault.c). Simplifies: no locks and
-so no retries; reading a file takes no time yet. Omits: swap-in (comes with swap), userfaultfd, NUMA hints, KSM.
+so no retries; reading a file takes no time yet. Omits: userfaultfd, NUMA hints, KSM. Entries of swap: sys/swap.
 
 A row of faults on fresh anonymous memory (fault_row) takes its pages from the allocator in one go: what single faults would get.
 """
@@ -17,6 +17,7 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
 from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio, munlock_folio
+from mmcore.reclaim.swap cimport folio_free_swap
 from mmcore.reclaim.memcg cimport count_memcg_events
 from mmcore.sys.charge cimport alloc_charged
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
@@ -26,6 +27,7 @@ from mmcore.sys.flush cimport flush_entry
 from mmcore.sys.gather cimport Gather, gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_fault
 from mmcore.sys.stack cimport expand_stack
+from mmcore.sys.swap cimport SWAP_WP, do_swap_page
 from mmcore.sys.tables cimport entry_alloc, table_free, table_new
 from mmcore.sys.thp cimport THP_FALLBACK, folio_head, large_partial, large_rmap_remove, mthp_fault, thp_fault, thp_wp_fault
 from mmcore.vm.anon_vma cimport anon_vma_prepare
@@ -138,11 +140,11 @@ cdef bint wp_can_reuse(Mm* mm, uint32_t pfn, unsigned cpu) noexcept nogil:
     cdef Page* p = page_at(mm, pfn)
     if p.flags & (PG_ORDER_MASK << PG_ORDER_SHIFT) or not p.flags & PG_allocated:
         return False
-    if anon_mapcount(mm, pfn) > 1 or meta_at(mm, pfn).extra_refs or p.flags & PG_swapcache:
+    if anon_mapcount(mm, pfn) > 1 or meta_at(mm, pfn).extra_refs:
         return False
     if not p.flags & PG_lru:
         lru_add_drain(mm, cpu)
-    return True
+    return not p.flags & PG_swapcache or folio_free_swap(mm, pfn, cpu)
 
 
 cdef int do_wp_page(Mm* mm, AddressSpace* m, uint32_t vma, uint64_t* pte, unsigned cpu) noexcept nogil:
@@ -289,6 +291,7 @@ cdef int handle_pte_level(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, u
     cdef Vma* v = &mm.vm.vmas[vma - 1]
     cdef uint64_t* pte
     cdef uint32_t slot
+    cdef int r
     if not pte_is_table(pmd[0]):
         if v.file:
             return do_file_fault(mm, m, as_, vma, pmd, vpn, write, cpu)
@@ -301,7 +304,10 @@ cdef int handle_pte_level(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, u
             return do_file_fault(mm, m, as_, vma, pmd, vpn, write, cpu)
         return do_anonymous_page(mm, m, as_, vma, pte, vpn, write, cpu)
     if not pte_mapped(pte[0]):
-        return SIGBUS       # a swap entry: swap comes with reclaim
+        r = do_swap_page(mm, m, as_, vma, pte, vpn, write, cpu)
+        if r & SWAP_WP and do_wp_page(mm, m, vma, pte, cpu) == OOM:
+            return OOM
+        return r & ~SWAP_WP
     if write and not pte[0] & PTE_RW:
         return do_wp_page(mm, m, vma, pte, cpu)
     pte[0] |= PTE_ACCESSED | (PTE_DIRTY if write else 0)

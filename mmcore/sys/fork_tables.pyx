@@ -2,7 +2,7 @@
 
 Models: copy_page_range, copy_pte_range, copy_present_ptes (mm/memory.c, v6.12): only VMAs with an anon_vma are copied (files refault),
 private pages are write-protected on both sides and lose their exclusive mark, the child's entries are old. Simplifies: pinned pages are
-not told apart from referenced ones (none is copied at once). Omits: swap entries' counts (they come with swap), userfaultfd.
+not told apart from referenced ones (none is copied at once). Omits: userfaultfd.
 """
 from libc.stdint cimport uint64_t
 
@@ -10,6 +10,7 @@ from mmcore.base.errors cimport E_NOMEM
 from mmcore.base.records cimport page_at
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, Vma
 from mmcore.phys.buddy cimport prefetch
+from mmcore.reclaim.swap cimport SWP_EXCLUSIVE, swap_dup, swap_pte_slot
 from mmcore.sys.tables cimport entry_alloc, table_new
 from mmcore.sys.thp cimport copy_huge, folio_head, large_rmap_share
 from mmcore.vm.pgtable cimport (
@@ -36,8 +37,10 @@ cdef void copy_ptes(Mm* mm, AddressSpace* d, Vma* v, uint64_t* dst, uint64_t* sr
             continue
         used += 1
         if not pte_mapped(e):
+            # the child names the slot, too, and neither alone any more
+            swap_dup(mm, swap_pte_slot(e))
             d.rss[MM_SWAPENTS] += 1
-            dst[i] = e
+            src[i] = dst[i] = e & ~SWP_EXCLUSIVE
             continue
         if not e & PTE_SPECIAL:
             pfn = <uint32_t>pte_frame(e)

@@ -8,11 +8,12 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from mmcore.alloc.page_free cimport free_pages_order, free_pages_run
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_head, PG_hwpoison, PG_lru, PG_meta, PG_mlocked
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_head, PG_hwpoison, PG_lru, PG_meta, PG_mlocked, PG_swapcache
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.phys.buddy cimport zone_of
 from mmcore.reclaim.lru cimport LRU_INACTIVE_ANON, Lruvec, lists_pending, lru_count, lru_del_many, lruvec_in
 from mmcore.reclaim.mlock cimport munlock_folio
+from mmcore.reclaim.swap cimport leave_swap_cache
 from mmcore.vm.rmap cimport ANON_FLAGS
 
 cdef enum:
@@ -80,6 +81,13 @@ cdef void gather_flush(Mm* mm, Gather* g) noexcept nogil:
                     break
             if page_at(mm, g.pfns[at]).flags & PG_mlocked:
                 munlock_folio(mm, g.pfns[at], g.cpu)
+            if page_at(mm, g.pfns[at]).flags & PG_swapcache and not leave_swap_cache(mm, g.pfns[at], g.cpu):
+                # others will find it in the swap cache
+                if at > first:
+                    free_pages_run(mm, g.pfns + first, at - first, 0, g.cpu, &done)
+                at += 1
+                first = at
+                continue
             lru_del_many(mm, g.pfns + at, 1)
             forget_mapping(mm, g.pfns[at])
             if page_at(mm, g.pfns[at]).flags != PG_allocated:

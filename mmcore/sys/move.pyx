@@ -11,7 +11,7 @@ from mmcore.sys.thp cimport split_huge_pmd
 from mmcore.vm.pgtable cimport (
     PTE_PSE, PTE_SPECIAL, entry_index, link_table, mm_at, pte_frame, pte_is_table, pte_mapped, set_entry, table_at, walk_level,
 )
-from mmcore.vm.rmap cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, meta_at, page_is_anon
+from mmcore.vm.rmap cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_meta, meta_at, page_is_anon, set_rmap_private
 
 
 cdef inline void entry_moved(Mm* mm, uint64_t e, uint32_t entry) noexcept nogil:
@@ -22,7 +22,7 @@ cdef inline void entry_moved(Mm* mm, uint64_t e, uint32_t entry) noexcept nogil:
     flags = page_at(mm, pfn).flags
     if page_is_anon(flags) and flags & PG_allocated and (not flags & PG_meta or meta_at(mm, pfn).mapcount == 0):
         if e & PTE_PSE or not flags & (PG_ORDER_MASK << PG_ORDER_SHIFT):
-            page_at(mm, pfn).private_ = entry + 1
+            set_rmap_private(mm, pfn, entry + 1)
 
 
 cdef void move_whole(Mm* mm, uint64_t* src, uint64_t* dst, uint64_t vpn, uint32_t as_) noexcept nogil:

@@ -2,7 +2,7 @@
 
 Models: unmap_page_range, zap_pte_range, zap_huge_pmd as munmap, exit and MADV_DONTNEED use them (mm/memory.c, v6.12): the dirty and young
 bits of file pages are passed on, RSS falls, pages go into a gather that is flushed when it is full and at the end. Simplifies: the TLB
-is flushed by whoever calls (sys/flush). Omits: swap entries' slots (they come with swap), userfaultfd, device memory.
+is flushed by whoever calls (sys/flush). Omits: userfaultfd, device memory.
 """
 from libc.stdint cimport int64_t
 
@@ -14,6 +14,7 @@ from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport folio_mark_accessed, lru_add_drain
 from mmcore.reclaim.writeback cimport folio_mark_dirty
 from mmcore.reclaim.mlock cimport munlock_folio
+from mmcore.reclaim.swap cimport free_swap_and_cache, swap_pte_slot
 from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_zap
 from mmcore.sys.thp cimport folio_head, large_partial, large_rmap_remove, split_huge_pmd, zap_huge
@@ -85,10 +86,19 @@ cdef void zap_file_page(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t i, uint
     file_rmap_remove(mm, pfn)
 
 
+cdef inline void zap_swap(Mm* mm, const uint64_t* e, uint32_t i, uint32_t end, uint64_t v, uint32_t* n, unsigned cpu) noexcept nogil:
+    # Entries side by side that name slots side by side, and are alike otherwise, give them up together (swap_pte_batch): n so far.
+    n[0] += 1
+    if i + 1 < end and e[i + 1] == v + 4096:
+        return
+    free_swap_and_cache(mm, swap_pte_slot(v) - (n[0] - 1), n[0], cpu)
+    n[0] = 0
+
+
 cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, Gather* g) noexcept nogil:
     cdef uint64_t* e = table_at(mm, slot)
     cdef uint64_t v
-    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0, block = ~<uint32_t>0
+    cdef uint32_t i, pfn, flags, limit = mm.g.nr_pages, used = 0, block = ~<uint32_t>0, swapped = 0
     cdef int64_t anon = 0, plain = 0
     cdef int64_t* stat = NULL
     cdef int64_t* mine
@@ -110,6 +120,7 @@ cdef void zap_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint
         used += 1
         if not pte_mapped(v):
             m.rss[MM_SWAPENTS] -= 1
+            zap_swap(mm, e, i, end, v, &swapped, g.cpu)
             continue
         if v & PTE_SPECIAL:
             continue

@@ -15,6 +15,7 @@ cimport numpy as cnp
 from mmcore.base.flags cimport PG_anon, PG_file
 from mmcore.base.records cimport Mm, page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
+from mmcore.base.vm_records cimport POOL_SWAP_AREAS
 from mmcore.phys.buddy cimport prefetch
 
 cnp.import_array()
@@ -221,7 +222,7 @@ def pagemap(State s not None, handle, start_vpn, nr_pages):
     cdef uint64_t* p = <uint64_t*>cnp.PyArray_DATA(out)
     cdef int64_t i, n = cnp.PyArray_SIZE(out)
     cdef uint64_t e, r, pfn, offset
-    cdef uint32_t flags
+    cdef uint32_t flags, k
     state_lock(s)
     with nogil:
         for i in range(n):
@@ -239,10 +240,11 @@ def pagemap(State s not None, handle, start_vpn, nr_pages):
                     if s.c.meta[pfn].mapcount <= 1:
                         r |= <uint64_t>1 << 56
             elif e:
-                offset = (~e >> 9) & ((<uint64_t>1 << 50) - 1)
-                r |= <uint64_t>1 << 62 | (e >> 59) | offset << 5
-                if e & 2:
-                    r |= <uint64_t>1 << 55
+                r |= <uint64_t>1 << 62
+                for k in range(s.c.vm.pools[POOL_SWAP_AREAS].used):
+                    offset = (e >> 12) - 1 - s.c.vm.swap_areas[k].first_slot
+                    if offset < s.c.vm.swap_areas[k].max:
+                        r |= k | offset << 5
             p[i] = r
     state_unlock(s)
     return out
