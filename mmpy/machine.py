@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mmpy.memcg import Memcg
     from mmpy.proc import Proc
     from mmpy.process import Process
+    from mmpy.swap import SwapArea
     from mmpy.thp import ThpView
 
 _PAGES_PER_SECTION = 32768
@@ -506,9 +507,48 @@ class Machine(PageRequests):
         total, free, reserved, surplus = (int(n) for n in self.state.vm_globals["hugetlb"][0][:4])
         return total, free, reserved, surplus
 
+    # ------------------------------------------------------------ swap
+
+    def swapon(
+        self, size: str | SupportsIndex, priority: int | None = None, *, rotational: bool = False, synchronous: bool = True,
+        name: str | None = None, partition: bool = True,
+    ) -> SwapArea:  # fmt: skip
+        """Swap to a device of this size. priority 0..32767 (higher first), None: below all that have none given. rotational: as a disk,
+        filled from its start and read ahead by slots; synchronous: reads and writes need no waiting (zram, a RAM disk)."""
+        from mmpy import swap
+
+        return swap.swapon(self, size, priority, rotational, synchronous, name, partition)
+
+    def swapoff(self, area: SwapArea, *, cpu: int = 0) -> None:
+        """Read everything back from an area and give it up. MmapError (ENOMEM) if memory does not suffice; the area stays then."""
+        from mmpy import swap
+
+        swap.swapoff(self, area, cpu)
+
+    @property
+    def swaps(self) -> list[SwapArea]:
+        """The swap areas in use, in the order of /proc/swaps."""
+        from mmpy import swap
+
+        return swap.swaps(self)
+
     @property
     def total_swap_pages(self) -> int:
         return self._global("total_swap_pages")
+
+    @property
+    def swap_zero_data(self) -> bool:
+        """Whether pages that are swapped out count as all zero, which takes no I/O: pages have no contents here, so one says so."""
+        return bool(self.state.vm_globals["swap_zero_data"][0])
+
+    @swap_zero_data.setter
+    def swap_zero_data(self, zero: bool) -> None:
+        self.state.vm_globals["swap_zero_data"][0] = bool(zero)
+
+    @property
+    def free_swap_pages(self) -> int:
+        """Pages of swap that are in no one's hands (SwapFree); slots that CPUs keep in stock are not free."""
+        return max(0, int(self.state.vm_globals["nr_swap_pages"][0]))
 
     @property
     def commit_limit(self) -> int:

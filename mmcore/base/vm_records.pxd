@@ -377,7 +377,7 @@ cdef struct SwapArea:               # struct swap_info_struct
     uint32_t name                   # into the names of the State
     uint32_t order                  # its place among all areas that have room: equal priorities go round
     uint32_t frag_nr                # clusters on the list `frag`
-    uint32_t pad
+    uint32_t id                     # which of all areas that ever were
 
 cdef enum:
     SWP_USED = 1
@@ -523,7 +523,8 @@ cdef struct VmGlobals:
     int64_t dirty_background_bytes
     int64_t dirty_expire_centisecs
     int64_t dirty_writeback_centisecs
-    int64_t swap_ra_state[4]        # cluster read-ahead: previous offset, last window, hits
+    int64_t swap_ra_state[3]        # cluster read-ahead: previous offset, last window, hits less 4
+    int64_t nr_swapons              # areas that ever were
     uint64_t next_event             # sequence number
     uint32_t wb_head[4]             # files on the flusher's lists (WB_*), index + 1
     uint32_t wb_tail[4]

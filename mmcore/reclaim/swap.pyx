@@ -825,6 +825,8 @@ cdef int64_t swap_area_add(Mm* mm, uint32_t pages, int32_t prio, uint32_t flags,
     a.first_cluster = <uint32_t>clusters
     a.nr_clusters = n_clusters
     a.name = name
+    mm.vm.g.nr_swapons += 1
+    a.id = <uint32_t>mm.vm.g.nr_swapons
     if i == nr_areas(mm):
         mm.vm.pools[<int>POOL_SWAP_AREAS].used = i + 1
     count_pools(mm)

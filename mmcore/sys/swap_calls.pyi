@@ -4,7 +4,13 @@ MAX_PRIORITY: int
 LEAST_PAGES: int
 
 def swapon(
-    state: State, pages: int, priority: int = -1, rotational: bool = False, synchronous: bool = False, name: str = "", partition: bool = True
+    state: State,
+    pages: int,
+    priority: int = -1,
+    rotational: bool = False,
+    synchronous: bool = False,
+    name: str = "",
+    partition: bool = True,
 ) -> int: ...
 def swapoff(state: State, area: int, cpu: int = 0) -> int: ...
 def drain(state: State) -> None: ...

@@ -126,7 +126,7 @@ def meminfo_values(machine: MachineLike, rest: Mapping[str, int] | None = None) 
         }
     values |= {
         "SwapTotal": swap_total,
-        "SwapFree": swap_total,
+        "SwapFree": getattr(machine, "free_swap_pages", 0) * PAGE_KIB if "SwapTotal" not in given else swap_total,
         "Zswap": 0,
         "Zswapped": 0,
         "Dirty": kib["nr_dirty"],

@@ -2,7 +2,7 @@
 
 Models: fs/proc/task_mmu.c (show_map_vma, smap_gather_stats, smaps_account, task_mem, task_statm) and the memory lines of
 fs/proc/array.c, v6.12, and 6.1 where its lines differ. Simplifies: what is not memory in status (signals, capabilities, seccomp) is that
-of an ordinary root process; a swap slot counts as used once. Omits: KSM, migration entries, protection keys, NUMA policies (numa_maps).
+of an ordinary root process. Omits: KSM, migration entries, protection keys, NUMA policies (numa_maps).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ PG_ANON, PG_FILE = 1 << 17, 1 << 23
 _ORDER_SHIFT = 28
 _PRESENT, _ACCESSED, _DIRTY, _PSE, _PROTNONE, _SPECIAL, _SAVED_DIRTY = (1 << bit for bit in (0, 5, 6, 7, 8, 9, 58))
 _FRAME_MASK = (1 << 52) - PAGE_SIZE
-NR_SWAP_TYPES = 23
 PSS_SHIFT = 12
 CHUNK = 1 << 20
 """pages looked at in one go"""
@@ -173,10 +172,13 @@ def _account(
             column += np.bincount(whose, weight, nr).astype(np.int64)
 
     mapped = (entries & np.uint64(_PRESENT | _PROTNONE)) != 0
-    swapped = owner[(entries != 0) & ~mapped & (entries >> np.uint64(59) < NR_SWAP_TYPES)]
+    slots = machine.state.get("swap_slots")["count"]
+    out = (entries != 0) & ~mapped & (entries >> np.uint64(12) <= len(slots)) & (entries >> np.uint64(12) > 0)
+    swapped = owner[out]
     if len(swapped):
+        users = slots[(entries[out] >> np.uint64(12)).astype(np.int64) - 1]
         put("swap", swapped)
-        put("swap_pss", swapped, PAGE_SIZE << PSS_SHIFT)
+        put("swap_pss", swapped, (PAGE_SIZE << PSS_SHIFT) // np.maximum(users, 1).astype(np.int64))
     # special entries (the zero pages) have no page
     pages = machine.pages
     pfns = ((entries & np.uint64(_FRAME_MASK)) >> np.uint64(12)).astype(np.int64)

@@ -10,6 +10,7 @@ from mmpy.proc.buddyinfo import write_buddyinfo
 from mmpy.proc.meminfo import write_meminfo
 from mmpy.proc.pagetypeinfo import write_pagetypeinfo
 from mmpy.proc.protocol import MachineLike
+from mmpy.proc.swaps import write_swaps
 from mmpy.proc.vmstat import write_vmstat
 from mmpy.proc.zoneinfo import write_zoneinfo
 
@@ -40,5 +41,9 @@ class Proc:
         """/proc/meminfo. `rest`: kB by label for what the machine does not model, e.g. {"Committed_AS": 5976}."""
         return write_meminfo(self._machine, rest)
 
+    def swaps(self) -> str:
+        """/proc/swaps: the swap areas, their sizes and priorities."""
+        return write_swaps(getattr(self._machine, "swaps", ()))
+
     def __repr__(self) -> str:
-        return "Proc(zoneinfo, buddyinfo, pagetypeinfo, vmstat, meminfo)"
+        return "Proc(zoneinfo, buddyinfo, pagetypeinfo, vmstat, meminfo, swaps)"
