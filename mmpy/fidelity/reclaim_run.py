@@ -39,7 +39,6 @@ from mmpy.fidelity.reclaim_case import (
     Run,
     RunResult,
 )
-from mmpy.fidelity.reclaim_group import Group
 from mmpy.fidelity.reclaim_search import Unknowns, search
 from mmpy.fidelity.reclaim_trace import evictions
 from mmpy.flags import Pg
@@ -49,6 +48,7 @@ from mmpy.workloads import Accesses
 if TYPE_CHECKING:
     from mmpy.files import FileObject
     from mmpy.machine import Machine
+    from mmpy.memcg import Memcg
     from mmpy.process import Process
 
 __all__ = ["RunResult", "Unknowns", "run_case", "simulate"]
@@ -163,7 +163,7 @@ class Guest:
     unknowns: Unknowns
     process: Process
     file: FileObject | None
-    group: Group | None
+    group: Memcg | None
     anon_vpn: int
     file_vpn: int
 
@@ -173,10 +173,10 @@ class Guest:
         self.machine, self.parameters, self.unknowns, self.tracer = machine, p, unknowns, tracer
         self.process, self.file, self.group, self.anon_vpn, self.file_vpn = machine.spawn("acc"), None, None, 0, 0
         if p.limit_pages:
-            self.group = Group(machine, "/run", p.limit_pages)
+            self.group = machine.memcg("run", max=p.limit_pages * PAGE)
             self.group.attach(self.process)
             if unknowns.k0:
-                self.group.charge_kernel(unknowns.k0)
+                memcg_calls.charge_kernel(machine.state, self.group.id, unknowns.k0)
         anon = p.anon_pages
         if anon:
             flags = (Map.SHARED if p.mode == "shmem" else Map.PRIVATE) | Map.ANONYMOUS
@@ -265,7 +265,7 @@ class Guest:
     def read_stat(self) -> None:
         """The program reads its group's memory.stat."""
         if self.group is not None:
-            self.group.read_stat()
+            self.group.stat()
 
     def fold(self) -> None:
         """The periodic fold of statistics falls here."""
@@ -275,10 +275,10 @@ class Guest:
         """What is counted, under the recording's names; of the machine's counters only those of checkpoints unless `everything`."""
         out = {"majflt": self.process.majflt, "minflt": self.process.minflt}
         if self.group is not None:
-            stat, events = self.group.read_stat(), self.group.read_events()
+            stat = self.group.stat()
             out |= {f"ms_{name}": stat[name] for name in STAT_EVENTS if name in stat}
-            out |= {f"end_{name}": stat[name] for name in STAT_SIZES if name in stat}
-            out |= {f"events_{name}": value for name, value in events.items()}
+            out |= {f"end_{name}": stat[name] // PAGE for name in STAT_SIZES if name in stat}
+            out |= {f"events_{name}": value for name, value in self.group.events.items()}
         vmstat = self.machine.vmstat
         for name in vmstat if everything else _CHECKPOINT_VMSTAT:
             out[f"vm_{name}"] = out[f"vmend_{name}"] = int(vmstat[name])
