@@ -21,7 +21,7 @@ cdef int64_t alloc_charged(Mm* mm, unsigned gfp, unsigned order, uint32_t id_, u
 cdef int charge_kernel_page(Mm* mm, uint32_t pfn, uint32_t id_, unsigned gfp, unsigned cpu) noexcept nogil
 # Kernel pages that no page frame here stands for (n below zero: they go). Pages charged, or -E_NOMEM if none.
 cdef int64_t charge_outside(Mm* mm, uint32_t id_, int64_t n, unsigned gfp, unsigned cpu) noexcept nogil
-# A reclaimable slab object: `bytes_` with its owner pointer (an index node of a page cache: 584).
+# A reclaimable slab object: `bytes_` with its owner pointer (an index node of a page cache: 592).
 cdef int charge_object(Mm* mm, uint32_t id_, uint32_t bytes_, unsigned gfp, unsigned cpu) noexcept nogil
 cdef void uncharge_object(Mm* mm, uint32_t id_, uint32_t bytes_, unsigned cpu) noexcept nogil
 # mem_cgroup_handle_over_high(): reclaim, then perhaps a pause, of a task whose group is above memory.high; at return to user mode.

@@ -1,8 +1,8 @@
 """Nodes of a file's page index, with the kernel memory that they are charged as.
 
-Models: xas_create under __filemap_add_folio with its accounted radix_tree_node objects of 576 bytes and the pointer to their owner
-(lib/xarray.c, mm/filemap.c, v6.12). Simplifies: a lone page 0 has its node at once; nodes are no slab objects of pages yet. Omits: the
-shrinker of nodes that hold nothing but shadows.
+Models: xas_create under __filemap_add_folio with its accounted radix_tree_node objects: 584 bytes (the constructor needs 8 of them) and the
+pointer to their owner (lib/xarray.c, mm/filemap.c, v6.12). Simplifies: a lone page 0 has its node at once; nodes are no slab objects of
+pages yet. Omits: the shrinker of nodes that hold nothing but shadows.
 """
 from libc.stdint cimport uint16_t
 
@@ -11,7 +11,7 @@ from mmcore.sys.charge cimport charge_object, uncharge_object
 from mmcore.vm.radix cimport RADIX_MAX_HEIGHT, radix_make_leaf, radix_prune, xnode_at
 
 cdef enum:
-    NODE_BYTES = 584
+    NODE_BYTES = 592
 
 
 cdef XNode* index_leaf(Mm* mm, File* f, uint64_t index, unsigned gfp, unsigned cpu) noexcept nogil:

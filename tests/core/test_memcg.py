@@ -174,7 +174,7 @@ def test_copies_and_files_hold_groups(m, tmp_path):
     g = m.memcg("g", max="8M")
     pfn = m.alloc_pages(3)
     calls.charge_page(m.state, pfn, g.id)
-    calls.charge_bytes(m.state, g.id, 584)
+    calls.charge_bytes(m.state, g.id, 592)
     m.spawn(memcg=g)
     other = copy.copy(m)
     assert other == m
@@ -245,12 +245,12 @@ def test_memory_stat_counts(m):
     child = g.memcg("child")
     assert calls.charge_kernel(m.state, child.id, 3) == 3
     for _ in range(20):
-        calls.charge_bytes(m.state, child.id, 584)
+        calls.charge_bytes(m.state, child.id, 592)
     calls.drain(m.state)
     calls.flush(m.state, 0, True)
     stat = g.stat()
     assert stat["kernel"] == 3 * 4096 + 3 * 4096
-    assert stat["slab_reclaimable"] == stat["slab"] == 20 * 584
+    assert stat["slab_reclaimable"] == stat["slab"] == 20 * 592
     rows = m.state.get("lruvecs")
     events = m.state.get("memcgs")
     rows[child.id]["stat"][17], rows[child.id]["stat"][10] = 7, 5
