@@ -482,6 +482,12 @@ class Machine(PageRequests):
             raise ValueError(f"{device!r} belongs to another machine")
         set_file_device(self.state, device.handle if device is not None else None)
 
+    def drop_caches(self, what: int = 1, *, cpu: int = 0) -> int:
+        """What writing to vm.drop_caches does: 1 drops clean pages of files that nothing maps, 2 slab objects, 3 both. Pages freed."""
+        from mmcore.sys import drop_caches
+
+        return drop_caches.drop_caches(self.state, what, cpu)
+
     @property
     def costs(self) -> CostsView:
         """Nanoseconds of CPU time for each kind of event: machine.costs["minor_fault"] = 500."""

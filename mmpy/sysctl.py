@@ -3,7 +3,7 @@
 Models: the vm.* files of the page allocator (mm/page_alloc.c) and of virtual memory (mm/util.c, mm/mmap.c), and
 /sys/kernel/mm/transparent_hugepage/enabled (the rest of it: mmpy.thp). Simplifies: the other vm.* files of the reference keep what is
 written to them, within their ranges, until the room that reads them exists; the boot parameter stack_guard_gap goes by
-vm.stack_guard_gap. Omits: write-only triggers (vm.drop_caches, vm.compact_memory).
+vm.stack_guard_gap. vm.drop_caches can only be written. Omits: vm.compact_memory.
 """
 
 from __future__ import annotations
@@ -75,6 +75,10 @@ STORED = {
 }
 
 
+# Can only be written; not among the names.
+_DROP_CACHES = "vm.drop_caches"
+
+
 class SysctlView(MutableMapping[str, object]):
     """machine.sysctl["vm.min_free_kbytes"] = 65536. Numbers, a tuple for vm.lowmem_reserve_ratio, a word for transparent huge pages."""
 
@@ -122,6 +126,15 @@ class SysctlView(MutableMapping[str, object]):
             self._state.vm_globals[field] = numbers[0]
             if name in _EXCLUDES:
                 self._state.vm_globals[_EXCLUDES[name]] = 0
+            if name == "vm.dirty_writeback_centisecs" and numbers[0]:
+                from mmcore.run import flusher
+
+                flusher.wake(self._state)  # dirty_writeback_centisecs_handler()
+        elif name == _DROP_CACHES:
+            numbers = _numbers(name, value)
+            if len(numbers) != 1 or not 1 <= numbers[0] <= 3:
+                raise ValueError(f"{name} cannot be {value!r}; it must be 1 (page cache), 2 (slab) or 3 (both)")
+            self._machine.drop_caches(numbers[0])
         elif name in _HUGETLB:
             numbers = _numbers(name, value)
             if len(numbers) != 1 or numbers[0] < 0:

@@ -4,8 +4,8 @@ Models: global_dirtyable_memory, domain_dirty_limits, node_dirty_ok, wb_position
 wb_update_write_bandwidth, update_dirty_limit, wb_max_pause, wb_min_pause, dirty_poll_interval and the decisions of balance_dirty_pages
 (mm/page-writeback.c, v6.12) for one write-back domain and one device that has all of its bandwidth. Simplifies: nothing else writes, so
 the device's share of the threshold is the threshold; what is dirty on the device is what is dirty or under write-back on the machine
-(swap-out's included); the counters are exact sums. Omits: groups' own domains, strict limits, min_ratio and max_ratio, real-time tasks' extra quarter, laptop mode,
-the per-CPU count that polls tasks which together dirty much.
+(swap-out's included); the counters are exact sums. Omits: groups' own domains, strict limits, min_ratio and max_ratio, real-time tasks'
+extra quarter, laptop mode, the per-CPU count that polls tasks which together dirty much.
 """
 from mmcore.base.args cimport as_int
 from mmcore.base.records cimport NR_FREE_PAGES, WMARK_HIGH, Node, Zone
@@ -73,7 +73,6 @@ cdef inline int64_t threshold(int64_t bytes_, int64_t ratio, int64_t dirtyable) 
 
 
 cdef void limits_of(VmGlobals* g, int64_t dirtyable, DirtyLimits* out) noexcept nogil:
-    cdef int64_t bg_ratio = g.dirty_background_ratio * PAGE_BYTES // 100, ratio = g.dirty_ratio * PAGE_BYTES // 100
     out.dirtyable = dirtyable
     out.thresh = threshold(g.dirty_bytes, g.dirty_ratio, dirtyable)
     out.bg = threshold(g.dirty_background_bytes, g.dirty_background_ratio, dirtyable)

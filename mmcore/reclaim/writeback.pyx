@@ -189,6 +189,8 @@ cdef int64_t folio_wait_writeback(Mm* mm, uint32_t pfn, unsigned cpu) noexcept n
     cdef uint32_t device
     if not page_at(mm, pfn).flags & PG_writeback:
         return 0
+    # its owner is taking it away: no use in putting it first
+    page_at(mm, pfn).flags &= ~<uint32_t>PG_reclaim
     device = mm.vm.g.file_device if dirty_file_of(mm, pfn) else 0
     folio_end_writeback(mm, pfn, cpu)
     return device_busy_ns(mm, device)

@@ -22,6 +22,7 @@ from mmcore.base.vm_records cimport POOL_MMS
 from mmcore.sys.khugepaged cimport khugepaged_do_scan
 from mmcore.phys.pcp cimport drain_all_pages, vmstat_tick
 from mmcore.phys.watermark cimport sysctl_check, sysctl_store
+from mmcore.run.events cimport run_events
 from mmcore.run.ops cimport *
 from mmcore.run.vm_ops cimport run_vm_op
 from mmcore.run.ops import OP_DTYPE
@@ -100,7 +101,7 @@ cdef void advance(Mm* mm, uint64_t ns) noexcept nogil:
             for cpu in range(mm.g.nr_cpus):
                 vmstat_tick(mm, cpu)
             second += 1
-    mm.g.now_ns += <int64_t>ns
+    run_events(mm, mm.g.now_ns + <int64_t>ns)
     khugepaged_due(mm)
 
 

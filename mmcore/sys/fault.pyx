@@ -9,7 +9,7 @@ A row of faults on fresh anonymous memory (fault_row) takes its pages from the a
 from mmcore.alloc.page_alloc cimport alloc_pages_run
 from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.errors cimport E_FAULT, E_IO, E_NOMEM
-from mmcore.base.flags cimport PG_dirty, PG_lru, PG_swapcache
+from mmcore.base.flags cimport PG_lru, PG_swapcache
 from mmcore.base.records cimport Page, meta_at, page_at
 from mmcore.base.stat_items cimport VE_PGFAULT, VE_PGREUSE
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, Vma
@@ -19,6 +19,7 @@ from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_add_many
 from mmcore.reclaim.mlock cimport mlock_folio, mlock_new_folio, munlock_folio
 from mmcore.reclaim.swap cimport folio_free_swap
 from mmcore.reclaim.memcg cimport count_memcg_events
+from mmcore.reclaim.writeback cimport folio_mark_dirty
 from mmcore.sys.charge cimport alloc_charged
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM, SEGV_ACCERR, SEGV_MAPERR, SIGBUS
 from mmcore.reclaim.page_cache cimport file_notifies
@@ -114,7 +115,7 @@ cdef void drop_old_page(Mm* mm, AddressSpace* m, const Vma* v, uint32_t pfn, uin
     if page_is_file(page_at(mm, pfn).flags):
         m.rss[MM_SHMEMPAGES if page_at(mm, pfn).flags & PG_swapbacked else MM_FILEPAGES] -= 1
         if e & PTE_DIRTY:
-            page_at(mm, pfn).flags |= PG_dirty
+            folio_mark_dirty(mm, pfn, cpu)
         file_rmap_remove(mm, pfn)
         return
     m.rss[MM_ANONPAGES] -= 1
@@ -156,7 +157,7 @@ cdef int do_wp_page(Mm* mm, AddressSpace* m, uint32_t vma, uint64_t* pte, unsign
     cdef int rc
     if v.flags & VM_SHARED:
         if not zero:
-            rc = file_make_writable(mm, v.file, old)
+            rc = file_make_writable(mm, v.file, old, cpu)
             if rc:
                 return SIGBUS
         pte[0] = mkdirty(e | PTE_ACCESSED | PTE_RW)
@@ -267,7 +268,7 @@ cdef int do_file_fault(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, uint
     rc = -E_NOMEM
     if slot:
         rc = filemap_fault(mm, v.file, index, v.flags, v.pgoff, v.pgoff + ((v.end - v.start) >> 12), cpu, &pfn)
-        if rc >= 0 and copy < 0 and write and file_make_writable(mm, v.file, pfn):
+        if rc >= 0 and copy < 0 and write and file_make_writable(mm, v.file, pfn, cpu):
             rc = -E_IO
     if rc < 0:
         if copy >= 0:

@@ -7,13 +7,15 @@ import numpy as np
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from mmcore.base.args cimport as_int
+from mmcore.base.clock cimport check_events
 from mmcore.base.errors cimport E_NOMEM
-from mmcore.base.flags cimport PG_allocated, PG_file, PG_meta, PG_swapbacked, PG_uptodate
+from mmcore.base.flags cimport PG_allocated, PG_dirty, PG_file, PG_meta, PG_swapbacked, PG_uptodate, PG_writeback
 from mmcore.base.records cimport Mm, Page, PageMeta, meta_at, page_at
-from mmcore.base.stat_items cimport NS_NR_FILE_PAGES, NS_NR_SHMEM
+from mmcore.base.stat_items cimport NS_NR_DIRTY, NS_NR_FILE_PAGES, NS_NR_SHMEM, NS_NR_WRITEBACK
 from mmcore.base.state cimport State, state_enter, state_leave, state_lock, state_unlock
 from mmcore.base.vm_records cimport FILE_NORESERVE, FILE_RAM, FILE_SHMEM, FILE_UNLINKED, POOL_FILES, POOL_XNODES, File
 from mmcore.phys.buddy cimport zone_of
+from mmcore.reclaim.writeback cimport check_writeback, dirty_file_of
 from mmcore.reclaim.page_cache cimport file_notifies, file_pages, mapping_at
 from mmcore.sys.filemap cimport (
     MAP_PAGES_MAX, MapPage, fault_around_range, file_create, file_destroy, file_fadvise, file_fsync, file_set_size, filemap_drop_range,
@@ -251,12 +253,12 @@ def fadvise(State state not None, file, offset, length, advice, cpu=0):
 def fsync(State state not None, file):
     """All pages of the file are clean then: how many were dirty."""
     cdef uint32_t x
-    cdef int64_t n
+    cdef int64_t n, wait_ns
     state_lock(state)
     try:
         x = as_file(state, file)
         with nogil:
-            n = file_fsync(&state.c, x)
+            n = file_fsync(&state.c, x, 0, &wait_ns)
     finally:
         state_unlock(state)
     return n
@@ -288,6 +290,16 @@ cdef str page_fault(Mm* mm, uint32_t file, uint64_t index, uint32_t pfn):
     return ""
 
 
+cdef void count_states(Mm* mm, uint32_t pfn, uint64_t* dirty, uint64_t* writeback, int64_t[:, ::1] states) noexcept nogil:
+    cdef uint32_t node = mm.zones[zone_of(mm, pfn) - 1].node
+    if page_at(mm, pfn).flags & PG_dirty:
+        dirty[0] += 1
+        states[node, 0] += 1
+    if page_at(mm, pfn).flags & PG_writeback:
+        writeback[0] += 1
+        states[node, 1] += 1
+
+
 def validate_files(State state not None):
     """Recounts all files and their page caches: a list of what is wrong (empty: nothing)."""
     cdef Mm* mm = &state.c
@@ -296,7 +308,10 @@ def validate_files(State state not None):
     cdef uint64_t* slot
     cdef File* f
     cdef int rc
+    cdef uint64_t dirty = 0, writeback = 0
+    cdef int64_t[:, ::1] states
     problems = []
+    states = np.zeros((mm.g.nr_nodes, 2), np.int64)
     file_count = np.zeros(mm.g.nr_nodes, np.int64)
     shmem_count = np.zeros(mm.g.nr_nodes, np.int64)
     state_lock(state)
@@ -315,6 +330,7 @@ def validate_files(State state not None):
             if radix_nodes(mm, f) not in (nodes, nodes - 1):
                 problems.append(f"file {x}: {nodes} index nodes")
             at = pages = 0
+            dirty = writeback = 0
             while True:
                 slot = radix_next(mm, f, &at, <uint64_t>-1)
                 if slot == NULL:
@@ -322,6 +338,8 @@ def validate_files(State state not None):
                 if slot_is_page(slot[0]):
                     pages += 1
                     pfn = slot_pfn(slot[0])
+                    if dirty_file_of(mm, pfn):
+                        count_states(mm, pfn, &dirty, &writeback, states)
                     wrong = page_fault(mm, x, at, pfn)
                     if wrong:
                         problems.append(f"file {x}, page {at}: {wrong}")
@@ -331,6 +349,8 @@ def validate_files(State state not None):
                     if at >= file_pages(f):
                         problems.append(f"file {x}, page {at}: beyond the end ({f.size} bytes)")
                 at += 1
+            if dirty != f.nr_dirty or writeback != f.nr_writeback:
+                problems.append(f"file {x}: {f.nr_dirty} pages dirty and {f.nr_writeback} under write-back, there are {dirty} and {writeback}")
             if pages != f.nr_pages:
                 problems.append(f"file {x}: nr_pages is {f.nr_pages}, {pages} are cached")
         if all_nodes != mm.vm.pools[POOL_XNODES].live:
@@ -340,6 +360,14 @@ def validate_files(State state not None):
                 problems.append(f"node {x}: nr_file_pages is {mm.nodes[x].vm_stat[NS_NR_FILE_PAGES]}, {file_count[x]} are cached")
             if mm.nodes[x].vm_stat[NS_NR_SHMEM] != shmem_count[x]:
                 problems.append(f"node {x}: nr_shmem is {mm.nodes[x].vm_stat[NS_NR_SHMEM]}, {shmem_count[x]} are cached")
+            # pages of swap may be under write-back too
+            if mm.nodes[x].vm_stat[NS_NR_DIRTY] != states[x, 0] or mm.nodes[x].vm_stat[NS_NR_WRITEBACK] < states[x, 1]:
+                problems.append(f"node {x}: nr_dirty is {mm.nodes[x].vm_stat[NS_NR_DIRTY]} and nr_writeback {mm.nodes[x].vm_stat[NS_NR_WRITEBACK]}, "
+                                f"there are {states[x, 0]} and {states[x, 1]} pages of files")
+        if check_writeback(mm):
+            problems.append("the flusher's lists of files are damaged")
+        if check_events(mm):
+            problems.append("the event queue is damaged")
     finally:
         state_unlock(state)
     return problems

@@ -42,7 +42,7 @@ cdef int64_t filemap_map_pages(Mm* mm, uint32_t file, uint64_t first, uint64_t e
 # The window [lo[0], hi[0]] of page-table entries around entry i, page v of a VMA of `pages` pages, with fault_around N (a power of two).
 cdef void fault_around_range(uint64_t i, uint64_t v, uint64_t pages, uint64_t n, uint64_t entries, uint64_t* lo, uint64_t* hi) noexcept nogil
 # page_mkwrite: the page is about to be written through a mapping. 0 or a negative code.
-cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn) noexcept nogil
+cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn, unsigned cpu) noexcept nogil
 
 # read(): pages copied from (0 at the end of the file), or -E_NOMEM when there was none; misses: how many had to be read, or -1 on none.
 cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, unsigned cpu, int64_t* misses) noexcept nogil
@@ -50,4 +50,4 @@ cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t lengt
 cdef int64_t filemap_write(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, unsigned cpu) noexcept nogil
 cdef int file_fadvise(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, int advice, unsigned cpu) noexcept nogil
 # Pages that were dirty; all are clean then.
-cdef int64_t file_fsync(Mm* mm, uint32_t file) noexcept nogil
+cdef int64_t file_fsync(Mm* mm, uint32_t file, unsigned cpu, int64_t* wait_ns) noexcept nogil

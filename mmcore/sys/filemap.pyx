@@ -10,7 +10,7 @@ from libc.string cimport memset
 from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.gfp cimport GFP_WRITE_BIT
 from mmcore.base.errors cimport E_BUSY, E_FBIG, E_INVAL, E_IO, E_NOMEM
-from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_dirty, PG_hwpoison, PG_meta, PG_uptodate, PG_workingset
+from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_dirty, PG_hwpoison, PG_meta, PG_uptodate, PG_workingset, PG_writeback
 from mmcore.base.pool cimport pool_give, pool_take
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport VE_PGMAJFAULT
@@ -18,6 +18,8 @@ from mmcore.base.vm_records cimport FILE_RAM, FILE_RA_RANDOM, FILE_RA_SEQUENTIAL
 from mmcore.reclaim.lru cimport folio_mark_accessed, lru_del_many
 from mmcore.reclaim.memcg cimport count_memcg_events
 from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped, range_mapped
+from mmcore.reclaim.flush_file cimport write_and_wait
+from mmcore.reclaim.writeback cimport file_leaves_writeback, folio_cancel_dirty, folio_mark_dirty, folio_wait_writeback
 from mmcore.sys.index_nodes cimport index_prune
 from mmcore.sys.readahead cimport async_ra, file_willneed, fill_range, ra_pages, sync_mmap_readahead, sync_ra
 from mmcore.vm.radix cimport (
@@ -55,6 +57,7 @@ cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
     if f.nr_mapped_vmas or f.vma_first:
         return -E_BUSY
     truncate_file(mm, file, cpu)
+    file_leaves_writeback(mm, file)
     memset(f, 0, sizeof(File))
     pool_give(&mm.vm.pools[POOL_FILES], mm.vm.files, sizeof(File), file)
     return 0
@@ -113,9 +116,12 @@ cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t 
                     if left != NULL:
                         left[0] += 1
                     value = 0
-                elif not dirty and page_at(mm, pfn).flags & PG_dirty:
+                elif not dirty and page_at(mm, pfn).flags & (PG_dirty | PG_writeback):
                     value = 0
                 else:
+                    if page_at(mm, pfn).flags & (PG_dirty | PG_writeback):
+                        folio_wait_writeback(mm, pfn, cpu)
+                        folio_cancel_dirty(mm, pfn)
                     page_leaves(mm, f, pfn)
                     pfns[n] = pfn
                     n += 1
@@ -250,8 +256,8 @@ cdef int64_t filemap_map_pages(Mm* mm, uint32_t file, uint64_t first, uint64_t e
     return n
 
 
-cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn) noexcept nogil:
-    page_at(mm, pfn).flags |= PG_dirty
+cdef int file_make_writable(Mm* mm, uint32_t file, uint32_t pfn, unsigned cpu) noexcept nogil:
+    folio_mark_dirty(mm, pfn, cpu)
     return 0
 
 
@@ -326,7 +332,7 @@ cdef int64_t filemap_write(Mm* mm, uint32_t file, uint64_t offset, uint64_t leng
         pfn = filemap_add(mm, file, index, True, cpu)
         if pfn < 0:
             break
-        page_at(mm, <uint32_t>pfn).flags |= PG_dirty
+        folio_mark_dirty(mm, <uint32_t>pfn, cpu)
         index += 1
         pos = index << 12
         if pos > end:
@@ -364,20 +370,8 @@ cdef int file_fadvise(Mm* mm, uint32_t file, uint64_t offset, uint64_t length, i
     return 0
 
 
-cdef int64_t file_fsync(Mm* mm, uint32_t file) noexcept nogil:
-    cdef uint64_t at = 0
-    cdef uint64_t* slot
-    cdef int64_t n = 0
-    cdef Page* p
+cdef int64_t file_fsync(Mm* mm, uint32_t file, unsigned cpu, int64_t* wait_ns) noexcept nogil:
+    wait_ns[0] = 0
     if mapping_at(mm, file).flags & (FILE_SHMEM | FILE_RAM):
         return 0
-    while True:
-        slot = radix_next(mm, mapping_at(mm, file), &at, <uint64_t>-1)
-        if slot == NULL:
-            return n
-        if slot_is_page(slot[0]):
-            p = page_at(mm, slot_pfn(slot[0]))
-            if p.flags & PG_dirty:
-                p.flags &= ~<uint32_t>PG_dirty
-                n += 1
-        at += 1
+    return write_and_wait(mm, file, cpu, wait_ns)

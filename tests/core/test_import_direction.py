@@ -18,7 +18,8 @@ ROOMS = ["base", "phys", "vm", "reclaim", "alloc", "sys", "run"]
 LAYERS = [
     {"flags", "config", "errors", "vmflags"},
     {
-        "accesses", "allocstate", "comparing", "devices", "kernel_mappings", "page_requests", "plans", "running", "snapshot", "swap", "sysctl",
+        "accesses", "allocstate", "comparing", "devices", "kernel_mappings", "page_requests", "plans", "running", "snapshot", "swap",
+        "sysctl",
         "syscalls", "thp", "tlb", "views", "vmviews",
     },
     {"machine", "process", "files", "memcg", "slab"},

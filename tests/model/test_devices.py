@@ -72,9 +72,10 @@ def test_latencies_overlap_and_transfers_do_not(fresh):
 
 def test_presets(fresh):
     m = fresh.fork()
-    assert [m.add_device(p).name for p in ("ram", "virtio", "nvme", "hdd", "virtio", "ram")] == ["ram0", "vda", "nvme0n1", "sda", "vdb", "ram1"]
+    names = ["ram0", "vda", "nvme0n1", "sda", "vdb", "ram1"]
+    assert [m.add_device(p).name for p in ("ram", "virtio", "nvme", "hdd", "virtio", "ram")] == names
     devices = m.devices
-    assert list(devices) == ["ram0", "vda", "nvme0n1", "sda", "vdb", "ram1"]
+    assert list(devices) == names
     assert [n for n in devices if devices[n].synchronous] == ["ram0", "ram1"]
     assert [n for n in devices if devices[n].rotational] == ["vda", "sda", "vdb"]
     assert all(d.request_kib == 1280 for d in devices.values())
@@ -104,8 +105,9 @@ def test_file_device(fresh):
         (("floppy",), {}, ValueError), (("virtio", ""), {}, ValueError), (("virtio", "a\nb"), {}, ValueError),
         (("virtio", "x" * 256), {}, ValueError), (("virtio", 3), {}, TypeError), (("virtio",), {"depth": 0}, ValueError),
         (("virtio",), {"depth": 9}, ValueError), (("virtio",), {"depth": 1.0}, TypeError), (("virtio",), {"latency_ns": -1}, ValueError),
-        (("virtio",), {"bandwidth": 0}, ValueError), (("virtio",), {"bandwidth": 10**16}, ValueError), (("virtio",), {"seeks": 1}, TypeError),
-        (("virtio",), {"request_kib": 0}, ValueError), (("virtio",), {"queue_kib": 2**40}, ValueError), (("virtio",), {"speed": 1}, TypeError),
+        (("virtio",), {"bandwidth": 0}, ValueError), (("virtio",), {"bandwidth": 10**16}, ValueError),
+        (("virtio",), {"seeks": 1}, TypeError), (("virtio",), {"request_kib": 0}, ValueError),
+        (("virtio",), {"queue_kib": 2**40}, ValueError), (("virtio",), {"speed": 1}, TypeError),
     ],
 )  # fmt: skip
 def test_what_no_device_can_be(fresh, args, figures, error):
@@ -128,7 +130,6 @@ def test_misuse(fresh):
     with pytest.raises(ValueError):
         d.fail_next(read=-1)
     with pytest.raises(ValueError, match="does not exist"):
-        fresh.devices  # noqa: B018
         type(d)(fresh, 1).name  # noqa: B018
     for _ in range(63):
         m.add_device("ram")
@@ -152,7 +153,8 @@ def test_costs(fresh):
     m.costs["minor_fault"] = 700
     assert (m.costs["minor_fault"], fresh.costs["minor_fault"]) == (700, 500)
     assert m != fresh
-    for name, value, error in (("minor_fault", -1, ValueError), ("minor_fault", 2 * 10**9, ValueError), ("nothing", 1, KeyError), ("access", 1.5, TypeError)):
+    wrong = (("minor_fault", -1, ValueError), ("minor_fault", 2 * 10**9, ValueError), ("nothing", 1, KeyError), ("access", 1.5, TypeError))
+    for name, value, error in wrong:
         with pytest.raises(error):
             m.costs[name] = value
     with pytest.raises(TypeError):

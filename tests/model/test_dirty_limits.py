@@ -42,7 +42,7 @@ def test_position_ratio(thresh, data):
 
 
 def test_position_ratio_is_one_at_the_setpoint_and_falls():
-    thresh, bg, freerun = core.limits_for(242001)
+    thresh, _, freerun = core.limits_for(242001)
     setpoint = (freerun + thresh) // 2
     assert core.ratio_at(thresh, freerun, thresh, thresh, thresh, 25600) == 0
     row = [core.ratio_at(thresh, freerun, thresh, d, setpoint, 25600) for d in range(freerun, thresh + 1, 500)]
@@ -86,7 +86,8 @@ def test_sysctls(fresh):
     assert m.dirty_limits == (256, 10)
     m.sysctl["vm.dirty_ratio"] = 40
     assert (m.sysctl["vm.dirty_bytes"], m.sysctl["vm.dirty_background_bytes"]) == (0, 40960)
-    for name, value in (("vm.dirty_bytes", 8191), ("vm.dirty_ratio", 101), ("vm.dirty_background_bytes", 0), ("vm.dirty_expire_centisecs", -1)):
+    wrong = {"vm.dirty_bytes": 8191, "vm.dirty_ratio": 101, "vm.dirty_background_bytes": 0, "vm.dirty_expire_centisecs": -1}
+    for name, value in wrong.items():
         with pytest.raises(ValueError):
             m.sysctl[name] = value
 

@@ -1,0 +1,3 @@
+from mmcore.base.state import State
+
+def run_until(state: State, until_ns: int) -> int: ...

@@ -1,0 +1,3 @@
+from mmcore.base.state import State
+
+def drop_caches(state: State, what: int, cpu: int = 0) -> int: ...
