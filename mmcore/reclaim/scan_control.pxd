@@ -3,6 +3,8 @@
 from libc.stdint cimport int64_t, uint32_t
 
 cdef enum:
+    DEF_PRIORITY = 12
+    SWAP_CLUSTER_MAX = 32
     DEACTIVATE_ANON = 1
     DEACTIVATE_FILE = 2
 

@@ -22,10 +22,9 @@ from mmcore.reclaim.lru cimport (
 )
 from mmcore.reclaim.memcg cimport count_memcg_events, lruvec_page_state, memcg_at
 from mmcore.reclaim.rmap_walk cimport Referenced, folio_mapped, folio_referenced
-from mmcore.reclaim.scan_control cimport DEACTIVATE_ANON, DEACTIVATE_FILE, ReclaimStat
+from mmcore.reclaim.scan_control cimport DEACTIVATE_ANON, DEACTIVATE_FILE, DEF_PRIORITY, SWAP_CLUSTER_MAX, ReclaimStat
 from mmcore.reclaim.shrink_folios cimport shrink_folio_list
 from mmcore.reclaim.swap cimport memcg_nr_swap_pages, nr_swap_pages
-from mmcore.reclaim.vmscan cimport DEF_PRIORITY, SWAP_CLUSTER_MAX
 from mmcore.reclaim.writeback cimport wakeup_flusher_threads
 from mmcore.vm.vma cimport VM_EXEC
 

@@ -6,8 +6,6 @@ from mmcore.base.records cimport Mm
 cdef enum:
     MEMCG_RECLAIM_MAY_SWAP = 2
     MEMCG_RECLAIM_PROACTIVE = 4
-    DEF_PRIORITY = 12
-    SWAP_CLUSTER_MAX = 32
     MAX_RECLAIM_RETRIES = 16
 
 # Pages freed on behalf of group `id_`; swappiness -1: vm.swappiness.

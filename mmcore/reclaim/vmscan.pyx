@@ -20,7 +20,7 @@ from mmcore.reclaim.lru cimport LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_INACTIVE
 from mmcore.reclaim.memcg cimport (
     lruvec_page_state, memcg_below_low, memcg_below_min, memcg_event, memcg_flush_stats_ratelimited, memcg_lruvec, memcg_next, memcg_protection,
 )
-from mmcore.reclaim.scan_control cimport DEACTIVATE_ANON, DEACTIVATE_FILE, ScanControl
+from mmcore.reclaim.scan_control cimport DEACTIVATE_ANON, DEACTIVATE_FILE, DEF_PRIORITY, SWAP_CLUSTER_MAX, ScanControl
 from mmcore.reclaim.shrink_lists cimport can_reclaim_anon, inactive_is_low, shrink_active_list, shrink_lruvec
 
 cdef enum:

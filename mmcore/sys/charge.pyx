@@ -20,7 +20,8 @@ from mmcore.reclaim.memcg cimport (
     MEMCG_CHARGE_BATCH, drain_all_stock, memcg_at, memcg_charge_statistics, memcg_event, memcg_margin, memcg_parent, memcg_try_charge_batch,
     memcg_uncharge, mod_memcg_kmem, obj_account, obj_consume, obj_refill, page_counter_charge,
 )
-from mmcore.reclaim.vmscan cimport MAX_RECLAIM_RETRIES, MEMCG_RECLAIM_MAY_SWAP, MEMCG_RECLAIM_PROACTIVE, SWAP_CLUSTER_MAX, try_to_free_mem_cgroup_pages
+from mmcore.reclaim.scan_control cimport SWAP_CLUSTER_MAX
+from mmcore.reclaim.vmscan cimport MAX_RECLAIM_RETRIES, MEMCG_RECLAIM_MAY_SWAP, MEMCG_RECLAIM_PROACTIVE, try_to_free_mem_cgroup_pages
 from mmcore.vm.vma cimport as_at
 
 cdef enum:

@@ -100,7 +100,7 @@ class SharpMachine(CoreMachine):
         file = calls.create_file(self.state, name, size, KINDS[kind])
         if cached and kind != "shmem":
             for at in range(0, size, PAGE):
-                filemap.read(self.state, file, at, min(PAGE, size - at), 0)
+                file_calls.read(self.state, file, at, min(PAGE, size - at), 0)
         return file
 
     @property
