@@ -84,6 +84,7 @@ class Machine(PageRequests):
             max_cgroups=max_cgroups, sysctl=dict(sysctl or {}), seed=seed,
         )  # fmt: skip
         self._boot(config.plan(), config.to_dict(), config.kernel, config.thp, config.paging)
+        self.reclaim = True
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
 
@@ -94,7 +95,7 @@ class Machine(PageRequests):
         cls, plan: BootPlan, *, kernel: str = "6.12", thp: str = "always", paging: str | None = None, tlb: str = "off",
         config: dict[str, Any] | None = None,
     ) -> Machine:  # fmt: skip
-        """A machine from a plan of its physical memory (mmcore.phys.zones)."""
+        """A machine from a plan of its physical memory (mmcore.phys.zones). It does not reclaim until `machine.reclaim` is set."""
         if tlb not in TLBS:
             raise ValueError(f"tlb is {tlb!r}; it must be one of {', '.join(map(repr, TLBS))}")
         self = cls.__new__(cls)
@@ -133,6 +134,7 @@ class Machine(PageRequests):
         )  # fmt: skip
         config = {"from": "memory map", "memory": memory.to_dict()}
         self = cls.from_plan(plan, kernel=kernel, thp=thp, paging=paging, tlb=tlb, config=config)
+        self.reclaim = True
         for name, value in (sysctl or {}).items():
             self.sysctl[name] = value
         return self
@@ -143,7 +145,8 @@ class Machine(PageRequests):
         kernel: str = "6.12", thp: str = "always", distances: Sequence[Sequence[int]] | None = None, paging: str | None = None,
         tlb: str = "off",
     ) -> Machine:  # fmt: skip
-        """A machine whose allocator is in a given state (form: mmpy.allocstate), such as a recorded snapshot.
+        """A machine whose allocator is in a given state (form: mmpy.allocstate), such as a recorded snapshot. `machine.reclaim` is off: a
+        recorded trace says itself when the kernel reclaimed.
 
         memory tells which page frames exist; without it, they are inferred from the zones' spans. cpus: the node of each CPU.
         """
@@ -174,7 +177,9 @@ class Machine(PageRequests):
         from mmpy.proc.infer import infer_machine
 
         found = infer_machine(zoneinfo=zoneinfo, buddyinfo=buddyinfo, pagetypeinfo=pagetypeinfo, vmstat=vmstat, meminfo=meminfo)
-        return found.build(cls, paging=paging, tlb=tlb)
+        machine: Machine = found.build(cls, paging=paging, tlb=tlb)
+        machine.reclaim = True
+        return machine
 
     def _boot(self, plan: BootPlan, config: dict[str, Any], kernel: str, thp: str, paging: str | None = None) -> None:
         state = boot.boot(plan, kernel=kernel, thp=thp, paging=paging, max_memcgs=config.get("max_cgroups", 64))
@@ -194,6 +199,17 @@ class Machine(PageRequests):
         self.inferred: list[str] = []
 
     # ------------------------------------------------------------ views
+
+    @property
+    def reclaim(self) -> bool:
+        """Whether allocations reclaim when free memory runs low, and kswapd runs. Off, they fail with -ENOMEM where they would."""
+        return bool(self.state.vm_globals["reclaim_on"][0])
+
+    @reclaim.setter
+    def reclaim(self, on: bool) -> None:
+        if not isinstance(on, (bool, np.bool_)):
+            raise TypeError(f"reclaim must be True or False, not {on!r}")
+        self.state.vm_globals["reclaim_on"] = on
 
     @property
     def zones(self) -> list[ZoneView]:

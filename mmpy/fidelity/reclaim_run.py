@@ -130,7 +130,7 @@ def _swapon(machine: Machine, p: Parameters) -> None:
         # No page of the run can go to swap: all that counts is that there is some.
         machine.state.vm_globals["nr_swap_pages"] = SWAP_BYTES // PAGE
         return
-    _need(machine, "swapon")(SWAP_BYTES, device=p.swap_device)
+    machine.swapon(SWAP_BYTES, rotational=p.swap_device != "ram", synchronous=p.swap_device == "ram")
 
 
 def _others(machine: Machine, start: Mapping[str, int]) -> None:
