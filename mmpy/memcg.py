@@ -31,7 +31,8 @@ _EVENTS = ("low", "high", "max", "oom", "oom_kill")
 _BYTES = (
     ("anon", "nr_anon_pages", 4096), ("file", "nr_file_pages", 4096), ("kernel", None, 4096), ("kernel_stack", "nr_kernel_stack", 1024),
     ("pagetables", "nr_page_table_pages", 4096), ("sec_pagetables", "nr_sec_page_table_pages", 4096), ("percpu", None, 0),
-    ("sock", None, 0), ("vmalloc", None, 0), ("shmem", "nr_shmem", 4096), ("zswap", None, 0), ("zswapped", None, 0), ("file_mapped", "nr_mapped", 4096),
+    ("sock", None, 0), ("vmalloc", None, 0),
+    ("shmem", "nr_shmem", 4096), ("zswap", None, 0), ("zswapped", None, 0), ("file_mapped", "nr_mapped", 4096),
     ("file_dirty", "nr_dirty", 4096), ("file_writeback", "nr_writeback", 4096), ("swapcached", "nr_swapcached", 4096),
     ("anon_thp", "nr_anon_transparent_hugepages", 4096), ("file_thp", "nr_file_hugepages", 4096), ("shmem_thp", "nr_shmem_hugepages", 4096),
     ("inactive_anon", "nr_inactive_anon", 4096), ("active_anon", "nr_active_anon", 4096), ("inactive_file", "nr_inactive_file", 4096),
@@ -43,7 +44,8 @@ _COUNTS = (
     "workingset_restore_file", "workingset_nodereclaim", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgpromote_success",
 )  # fmt: skip
 _VM_EVENTS = (
-    "pgscan_kswapd", "pgscan_direct", "pgscan_khugepaged", "pgsteal_kswapd", "pgsteal_direct", "pgsteal_khugepaged", "pgfault", "pgmajfault",
+    "pgscan_kswapd", "pgscan_direct", "pgscan_khugepaged", "pgsteal_kswapd", "pgsteal_direct", "pgsteal_khugepaged", "pgfault",
+    "pgmajfault",
     "pgrefill", "pgactivate", "pgdeactivate", "pglazyfree", "pglazyfreed", "swpin_zero", "swpout_zero", "zswpin", "zswpout", "zswpwb",
     "thp_fault_alloc", "thp_collapse_alloc", "thp_swpout", "thp_swpout_fallback", "numa_pages_migrated", "numa_pte_updates",
     "numa_hint_faults",
