@@ -19,7 +19,8 @@ from mmcore.base.stat_items cimport (
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport (
-    AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES, TableInfo,
+    AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_LRUVECS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES,
+    TableInfo,
     Vma,
 )
 from mmcore.phys.buddy cimport zone_of
@@ -313,7 +314,7 @@ cdef int judge_lru(Mm* mm, unsigned node, unsigned lru, int64_t* zone_pages, int
             return BAD_SLOT
         where[0] = x - 1
         flags = mm.link[x].flags
-        if mm.link[x].prev != prev or flags & (PG_lru | PG_allocated) != PG_lru | PG_allocated or folio_lru_list(flags) != lru:
+        if mm.link[x].prev != prev or flags & (PG_lru | PG_allocated) != PG_lru | PG_allocated or folio_lru_list(flags) != lru or mm.vm.memcg_of[x - 1]:
             return BAD_PAGE
         zi = zone_of(mm, x - 1)
         if zi == 0 or mm.zones[zi - 1].node != node:
@@ -397,7 +398,7 @@ def validate_vm(State s not None):
     cdef Mm* mm = &s.c
     cdef Judge j
     cdef cnp.ndarray seen, maps, huge, transparent, anon, mapped, zone_pages, swapped
-    cdef uint32_t as_, where32 = 0, k, nid, zi
+    cdef uint32_t as_, where32 = 0, k, nid, zi, x
     cdef int rc
     cdef uint64_t where = 0
     cdef int64_t pages = 0, tables = 0, deposited = 0
@@ -481,10 +482,16 @@ def validate_vm(State s not None):
                     fail(f"node {nid}, LRU list {k}, page frame {where32:#x}: {_TEXT[rc]}")
                 if k != LRU_UNEVICTABLE and pages != mm.vm.lruvecs[nid].nr[k]:
                     fail(f"node {nid}, LRU list {k}: {mm.vm.lruvecs[nid].nr[k]} pages, counted {pages}")
-                if known and mm.vm.lruvecs[nid].nr[k] != row[NS_NR_INACTIVE_ANON + k]:
-                    fail(f"node {nid}, LRU list {k}: {mm.vm.lruvecs[nid].nr[k]} pages, node counter {row[NS_NR_INACTIVE_ANON + k]}")
+                pages = 0
+                for x in range(nid, mm.vm.pools[POOL_LRUVECS].used, mm.g.nr_nodes):
+                    pages += mm.vm.lruvecs[x].nr[k]     # of the root and of every group
+                if known and pages != row[NS_NR_INACTIVE_ANON + k]:
+                    fail(f"node {nid}, LRU list {k}: {pages} pages, node counter {row[NS_NR_INACTIVE_ANON + k]}")
+        memcg_check(s)
         for zi in range(mm.g.nr_zones):
             for k in range(LRU_UNEVICTABLE):
+                for x in range(mm.zones[zi].node + mm.g.nr_nodes, mm.vm.pools[POOL_LRUVECS].used, mm.g.nr_nodes):
+                    zp[zi * NR_LRU_LISTS + k] += mm.vm.lruvecs[x].zone_nr[mm.zones[zi].zid * NR_LRU_LISTS + k]
                 if known and mm.zones[zi].vm_stat[ZS_NR_ZONE_INACTIVE_ANON + k] != zp[zi * NR_LRU_LISTS + k]:
                     fail(f"zone {zi}, LRU list {k}: counter {mm.zones[zi].vm_stat[ZS_NR_ZONE_INACTIVE_ANON + k]}, counted {zp[zi * NR_LRU_LISTS + k]}")
         total = int(s.nodes["vm_stat"][:, NS_NR_PAGE_TABLE_PAGES].sum())
@@ -509,7 +516,6 @@ def validate_vm(State s not None):
             fail(f"the list of {mm.vm.g.hugetlb[HTLB_FREE]} free huge pages is damaged")
         if mm.vm.g.huge_zero_page > mm.g.nr_pages or mm.vm.g.zero_page >= mm.g.nr_pages:
             fail("a zero page lies outside the machine")
-        memcg_check(s)
         return {"address_spaces": alive, "tables": tables, "deposited_tables": deposited, "kernel_tables": kernel,
                 "anon_pages": int(anon.sum()), "mapped_pages": int(mapped.sum())}
     finally:

@@ -25,6 +25,7 @@ from mmcore.sys.readahead cimport async_ra, file_willneed, fill_range, ra_pages,
 from mmcore.vm.radix cimport (
     RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_pfn,
 )
+from mmcore.vm.rmap cimport sync_meta
 from mmcore.vm.vma cimport VM_RAND_READ
 
 cdef enum:
@@ -199,7 +200,12 @@ cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags,
             if f.ra_mmap_miss:
                 f.ra_mmap_miss -= 1
             if value & radix_mark():
+                # the page is held meanwhile: a full group makes room for what is read ahead
+                page_at(mm, slot_pfn(value)).flags |= PG_meta
+                meta_at(mm, slot_pfn(value)).extra_refs += 1
                 async_ra(mm, file, index, r, cpu)
+                meta_at(mm, slot_pfn(value)).extra_refs -= 1
+                sync_meta(mm, slot_pfn(value))
         pfn[0] = slot_pfn(value)
         return 0
     if not f.flags & FILE_SHMEM:

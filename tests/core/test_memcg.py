@@ -316,3 +316,42 @@ def test_pages_that_cannot_be_charged(m):
     calls.uncharge(m.state, pfn)
     m.free_pages(pfn, 2)
     m.validate()
+
+
+# ---------------------------------------------------------------- programs in a group
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("anon", 4000), ("file", 4000), ("file", 500), ("anon", 500)],
+)
+def test_a_program_pays_for_its_memory(kind, limit):
+    m = Machine("128M", lru="classic", max_cgroups=4)
+    g = m.memcg("g", max=limit * 4096)
+    p = m.spawn(memcg=g)
+    file = m.open("/data", 1000 * 4096) if kind == "file" else None
+    a = p.mmap(1000 * 4096, file=file)
+    done = len(p.touch(range(a, a + 1000 * 4096, 4096), write=file is None).codes)
+    m.validate()
+    assert g.current <= limit * 4096
+    calls.flush(m.state, 0, True)
+    stat = g.stat()
+    assert stat["pgfault"] > 0
+    if limit == 4000:
+        assert done == 1000
+        assert g.events["max"] == 0
+        assert stat["anon" if file is None else "file"] == 1000 * 4096
+    elif file is not None:
+        assert done == 1000
+        assert g.events["max"] > 0
+        assert stat["pgsteal"] >= 500
+        assert (g.events["oom"], m.vmstat["pgscan_direct"]) == (0, 0)  # a group's reclaim is not the machine's
+    else:
+        assert done < 500  # nothing can be freed without swap
+        assert g.events["oom"] == 1
+    p.exit()
+    calls.drain(m.state)
+    m.validate()
+    assert g.current == 0 if file is None else g.current > 0  # the cache stays, and its index
+    g.remove()
+    m.validate()

@@ -114,7 +114,7 @@ class TestSharp:
         file_calls.unlink(state, f)
         assert filemap_free(state) == free
         assert state.pools["live"][5] == state.pools["live"][6] == 0
-        assert not state.lruvecs["nr"].any()
+        assert not state.get("lruvecs")["nr"].any()
         assert file_calls.validate_files(state) == []
 
     def test_memory_runs_out(self, state):
