@@ -8,19 +8,16 @@ alloc_slot and its siblings do to slots what pages and page-table entries do. Sl
 """
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-import numpy as np
-
-cimport numpy as cnp
 from mmcore.base.args cimport as_int
+from mmcore.base.flags cimport PG_allocated
+from mmcore.base.records cimport page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
-from mmcore.base.vm_records cimport POOL_SWAP_AREAS, POOL_SWAP_SLOTS, SLOT_TAKEN
+from mmcore.base.vm_records cimport POOL_SWAP_AREAS, POOL_SWAP_SLOTS, SLOT_HAS_CACHE, SLOT_TAKEN
 from mmcore.reclaim.swap cimport (
-    SWP_FILE, SWP_SOLIDSTATE, SWP_SYNCHRONOUS, SWP_USED, drain_swap_slots, folio_alloc_swap, free_swap_and_cache, swap_area_of, swap_cache_put_slot,
-    swap_dup, swap_free, swap_slot_at,
+    SWP_FILE, SWP_SOLIDSTATE, SWP_SYNCHRONOUS, SWP_USED, drain_swap_slots, folio_alloc_swap, free_swap_and_cache, swap_area_of, swap_cache_add, swap_cache_put_slot,
+    swap_cached_page, swap_dup, swap_free, swap_slot_at,
 )
 from mmcore.sys.swap cimport do_swapoff, do_swapon
-
-cnp.import_array()
 
 MAX_PRIORITY = 32767
 LEAST_PAGES = 10        # what mkswap makes at least, header included
@@ -116,13 +113,14 @@ def alloc_slot(State state not None, pfn, cpu=0):
 
 
 def slot_op(State state not None, str op not None, area, offset, nr=1, cpu=0):
-    """ "dup": one more user; "free": one less; "put": the swap cache's hold on it ends; "zap": entries that name nr slots side by side go."""
+    """ "dup": one more user; "free": one less; "put": the swap cache's hold on it ends; "cache": page frame nr,
+    which is nobody's, stands in the swap cache for it; "zap": entries that name nr slots side by side go."""
     cdef unsigned c = cpu_of(state, cpu)
     cdef uint32_t slot, n, i
     state_lock(state)
     try:
         slot = as_slot(state, area, offset)
-        n = <uint32_t>as_int(nr, "nr", 1, 512)
+        n = <uint32_t>as_int(nr, "nr", 1, 512) if op != "cache" else 1
         if op == "dup":
             if state.c.vm.swap_slots[slot - 1].count == 0xffffffff:
                 raise ValueError(f"offset is {offset}: this slot has the most users that are counted")
@@ -132,15 +130,23 @@ def slot_op(State state not None, str op not None, area, offset, nr=1, cpu=0):
                 raise ValueError(f"offset is {offset}: this slot has no users")
             swap_free(&state.c, slot, c)
         elif op == "put":
-            if not swap_slot_at(&state.c, slot).flags & 64 or swap_slot_at(&state.c, slot).cache & 3 == 0 and swap_slot_at(&state.c, slot).cache:
+            if not swap_slot_at(&state.c, slot).flags & SLOT_HAS_CACHE or swap_cached_page(&state.c, slot):
                 raise ValueError(f"offset is {offset}: the swap cache does not hold this slot, or has a page for it")
             swap_cache_put_slot(&state.c, slot, c)
+        elif op == "cache":
+            n = <uint32_t>as_int(nr, "nr", 0, state.c.g.nr_pages - 1)
+            if page_at(&state.c, n).flags != PG_allocated:
+                raise ValueError(f"page frame {n} is not a single allocated page of nobody's")
+            if not swap_slot_at(&state.c, slot).flags & SLOT_HAS_CACHE or swap_cached_page(&state.c, slot):
+                raise ValueError(f"offset is {offset}: the swap cache does not hold this slot, or has a page for it")
+            page_at(&state.c, n).private_ = 0
+            swap_cache_add(&state.c, n, slot)
         elif op == "zap":
             for i in range(n):
                 if slot - 1 + i >= state.c.vm.pools[POOL_SWAP_SLOTS].used or swap_slot_at(&state.c, slot + i).count == 0:
                     raise ValueError(f"offset is {offset}: slot {offset + i} has no users")
             free_swap_and_cache(&state.c, slot, n, c)
         else:
-            raise ValueError(f"op is {op!r}; it must be dup, free, put or zap")
+            raise ValueError(f"op is {op!r}; it must be dup, free, put, cache or zap")
     finally:
         state_unlock(state)
