@@ -10,7 +10,7 @@ import numpy as np
 
 from mmcore.base import vmstat_names
 from mmcore.run.access import access
-from mmcore.sys import calls, filemap, hugepages, recount
+from mmcore.sys import calls, file_calls, hugepages, recount
 from mmcore.vm import pgtable
 from mmpy.machine import Machine
 from tests.model import vm_dump
