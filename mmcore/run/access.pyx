@@ -14,7 +14,9 @@ import numpy as np
 cimport numpy as cnp
 from mmcore.alloc.kswapd cimport kswapd_check
 from mmcore.base.args cimport as_int
+from mmcore.base.costs cimport COST_ACCESS, COST_FD_ACCESS, COST_MINOR_FAULT, COST_ZERO_PAGE, cost_of
 from mmcore.base.state cimport State, state_lock, state_unlock
+from mmcore.run.events cimport pass_time
 from mmcore.sys.fault cimport fault_row, handle_fault
 from mmcore.base.vm_records cimport POOL_FILES
 from mmcore.reclaim.lru cimport lru_add_drain
@@ -27,6 +29,12 @@ cnp.import_array()
 
 cdef enum:
     AHEAD = 16
+
+
+cdef inline void faulted(Mm* mm, int64_t n, unsigned cpu) noexcept nogil:
+    # What follows n faults: the CPU was busy with them, and a kswapd that was woken gets it.
+    pass_time(mm, n * (cost_of(mm, COST_MINOR_FAULT) + cost_of(mm, COST_ZERO_PAGE)))
+    kswapd_check(mm, cpu)
 
 
 cdef int64_t row_length(const uint64_t* vpns, const uint8_t* writes, bint all_write, int64_t n) noexcept nogil:
@@ -85,11 +93,11 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
                                 codes[i + k] = MINOR
                         counts.result[MINOR] += row
                         i += row
-                        kswapd_check(mm, cpu)
+                        faulted(mm, row, cpu)
                         continue
                 tlb_walk(t, cpu, as_, vpns[i], 12 + level * mm.vm.bits)
                 r = handle_fault(mm, as_, vpns[i] << 12, write, cpu)
-                kswapd_check(mm, cpu)
+                faulted(mm, 1, cpu)
                 if r == MINOR or r == MAJOR:
                     walk_and_fill(mm, t, as_, root, vpns[i], write, cpu, &e, &level)
         if codes != NULL:
@@ -102,6 +110,7 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
         if r == OOM:
             break
     counts.result[HIT] += hits
+    pass_time(mm, hits * cost_of(mm, COST_ACCESS))
     return i
 
 
@@ -145,7 +154,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
                 row = fault_row(mm, as_, vpns[i + k], row, cpu)
                 if row:
                     counts.result[MINOR] += row
-                    kswapd_check(mm, cpu)
+                    faulted(mm, row, cpu)
                     if codes != NULL:
                         for r in range(<int>row):
                             codes[i + k + r] = MINOR
@@ -157,7 +166,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
                     k += <int>row
                     continue
             r = handle_fault(mm, as_, vpns[i + k] << 12, write, cpu)
-            kswapd_check(mm, cpu)
+            faulted(mm, 1, cpu)
             stale = True
             counts.result[r] += 1
             if codes != NULL:
@@ -169,6 +178,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
         else:
             i += m
     counts.result[HIT] += hits
+    pass_time(mm, hits * cost_of(mm, COST_ACCESS))
     return n
 
 
@@ -235,6 +245,7 @@ def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, f
                 i += 1
                 if got < 0:
                     break
+                pass_time(&state.c, cost_of(&state.c, COST_FD_ACCESS))
                 if misses:
                     kswapd_check(&state.c, on)
                 if every and (at + i - 1) % every == 0:

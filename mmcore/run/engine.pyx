@@ -22,6 +22,7 @@ from mmcore.base.vm_records cimport POOL_MMS
 from mmcore.sys.khugepaged cimport khugepaged_do_scan
 from mmcore.phys.pcp cimport drain_all_pages, vmstat_tick
 from mmcore.phys.watermark cimport sysctl_check, sysctl_store
+from mmcore.reclaim.memcg cimport memcg_fold_due
 from mmcore.run.events cimport run_events
 from mmcore.run.ops cimport *
 from mmcore.run.vm_ops cimport run_vm_op
@@ -102,6 +103,7 @@ cdef void advance(Mm* mm, uint64_t ns) noexcept nogil:
                 vmstat_tick(mm, cpu)
             second += 1
     run_events(mm, mm.g.now_ns + <int64_t>ns)
+    memcg_fold_due(mm)
     khugepaged_due(mm)
 
 

@@ -4,8 +4,9 @@ Models: interrupts and timers. Simplifies: what an event does takes no CPU time 
 not know; the caller gets them.
 """
 from mmcore.base.args cimport as_int
-from mmcore.base.clock cimport EV_FLUSHER, EV_IO_DONE, EV_NONE, last_time_ns, take_event
+from mmcore.base.clock cimport EV_FLUSHER, EV_IO_DONE, EV_NONE, last_time_ns, next_event_time, take_event
 from mmcore.base.state cimport State, state_lock, state_unlock
+from mmcore.reclaim.memcg cimport memcg_fold_due
 from mmcore.reclaim.writeback cimport end_page_io
 from mmcore.run.flusher cimport flusher_is_due, flusher_step
 
@@ -34,6 +35,18 @@ cdef void run_events(Mm* mm, int64_t until_ns) noexcept nogil:
     # a wake-up that found the queue full
     if flusher_is_due(mm):
         flusher_step(mm, 0)
+
+
+cdef void pass_time(Mm* mm, int64_t ns) noexcept nogil:
+    cdef int64_t until = mm.g.now_ns + ns, due
+    if ns <= 0:
+        return
+    due = next_event_time(mm)
+    if due >= 0 and due <= until:
+        run_events(mm, until)
+    else:
+        mm.g.now_ns = until
+    memcg_fold_due(mm)
 
 
 def run_until(State state not None, until_ns):

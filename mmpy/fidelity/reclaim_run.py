@@ -115,6 +115,8 @@ def boot(p: Parameters, start: Mapping[str, int]) -> Machine:
     from mmpy.machine import Machine
 
     machine = Machine(p.ram, cpus=1, thp="never", lru="classic", tlb="unbounded")
+    for cost in ("access", "minor_fault", "zero_page", "fd_access"):
+        machine.costs[cost] = 0  # when statistics are folded is searched for: no time passes by itself
     g = machine.state.vm_globals
     g["swappiness"], g["page_cluster"] = p.swappiness, 0
     g["fault_around_bytes"], g["ra_pages"] = p.fault_around, p.readahead_kb * 1024 // PAGE + 1
