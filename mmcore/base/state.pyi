@@ -34,7 +34,8 @@ class State:
     names: list[str]
     extras: dict[str, Any]
     def __init__(
-        self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int, pt_levels: int = 4, max_memcgs: int = 64,
+        self, *, nr_pages: int, nr_nodes: int, nr_zone_types: int, nr_cpus: int, nr_lazy: int, nr_present: int, pt_levels: int = 4,
+        max_memcgs: int = 64,
         pt_bits: int = 9,
     ) -> None: ...
     def get(self, name: str) -> np.ndarray: ...

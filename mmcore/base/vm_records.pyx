@@ -1,6 +1,7 @@
 """numpy dtypes of the records of virtual memory, derived from the C structs of vm_records.pxd.
 
-Models: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ptdesc, address_space, xa_node, vm_struct, vmap_area, vmap_node, lruvec, mem_cgroup, swap_info_struct
+Models: mm_struct, vm_area_struct, anon_vma, anon_vma_chain, ptdesc, address_space, xa_node, vm_struct, vmap_area, vmap_node, lruvec,
+mem_cgroup, swap_info_struct
 (include/linux/mm_types.h, mm/vmalloc.c).
 Simplifies: links are 32-bit indices; an address space has one task. Omits: fields no room of this core uses yet.
 """
@@ -83,5 +84,6 @@ def struct_sizes():
         "AVC_DTYPE": sizeof(Avc), "MM_DTYPE": sizeof(AddressSpace), "FILE_DTYPE": sizeof(File), "XNODE_DTYPE": sizeof(XNode),
         "VM_AREA_DTYPE": sizeof(VmArea), "CPU_DTYPE": sizeof(Cpu), "LRUVEC_DTYPE": sizeof(Lruvec), "VM_GLOBALS_DTYPE": sizeof(VmGlobals),
         "VM_PAGES_DTYPE": sizeof(VmPages), "VMAP_NODE_DTYPE": sizeof(VmapNode), "KMAP_DTYPE": sizeof(Kmap), "KMAP_LOCAL_DTYPE": sizeof(KmapLocal),
-        "MEMCG_DTYPE": sizeof(Memcg), "SWAP_AREA_DTYPE": sizeof(SwapArea), "SWAP_SLOT_DTYPE": sizeof(SwapSlot), "SWAP_CLUSTER_DTYPE": sizeof(SwapCluster), "EVENT_DTYPE": sizeof(Event), "DEVICE_DTYPE": sizeof(Device),
+        "MEMCG_DTYPE": sizeof(Memcg), "SWAP_AREA_DTYPE": sizeof(SwapArea), "SWAP_SLOT_DTYPE": sizeof(SwapSlot), "SWAP_CLUSTER_DTYPE": sizeof(SwapCluster),
+        "EVENT_DTYPE": sizeof(Event), "DEVICE_DTYPE": sizeof(Device),
     }

@@ -70,8 +70,8 @@ cdef void lru_add_many(Mm* mm, const uint32_t* pfns, int64_t n, unsigned cpu) no
 cdef void lru_noise(Mm* mm, uint32_t nr, unsigned cpu) noexcept nogil:
     # Empty places: they fill the batch, and nothing comes of them.
     cdef Cpu* c = &mm.vm.cpus[cpu]
-    cdef uint32_t k
-    for k in range(nr):
+    cdef uint32_t _k
+    for _k in range(nr):
         c.lru_add[c.lru_add_nr] = 0
         c.lru_add_nr += 1
         if c.lru_add_nr == LRU_BATCH:

@@ -5,7 +5,7 @@ and those of other groups do not count as users; a locked VMA ends the search; T
 bit leaves TLBs alone, as x86 does. Omits: unmapping of large folios (they are split first), migration entries, MMU notifiers.
 """
 from mmcore.base.flags cimport (
-    PG_anon, PG_anon_exclusive, PG_dirty, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_swapbacked, PG_swapcache,
+    PG_anon_exclusive, PG_dirty, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_swapbacked,
 )
 from mmcore.base.stat_items cimport NS_NR_ANON_PAGES, NS_NR_MAPPED
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS

@@ -7,7 +7,7 @@ demotion to slower nodes, pages pinned for DMA, filesystems' private data.
 from libc.string cimport memset
 
 from mmcore.base.flags cimport (
-    PG_active, PG_anon, PG_anon_exclusive, PG_dirty, PG_file, PG_head, PG_hwpoison, PG_meta, PG_mlocked, PG_reclaim, PG_referenced, PG_swapbacked,
+    PG_active, PG_anon, PG_dirty, PG_head, PG_hwpoison, PG_meta, PG_mlocked, PG_reclaim, PG_referenced, PG_swapbacked,
     PG_swapcache, PG_unevictable, PG_writeback,
 )
 from mmcore.base.gfp cimport GFP_FS_BIT, GFP_IO_BIT
@@ -26,7 +26,7 @@ from mmcore.reclaim.swap cimport (
 )
 from mmcore.reclaim.workingset cimport workingset_eviction
 from mmcore.reclaim.writeback cimport folio_clear_dirty_for_io, folio_mark_dirty
-from mmcore.vm.rmap cimport page_is_file, rmap_private
+from mmcore.vm.rmap cimport page_is_file
 from mmcore.vm.tlb cimport Tlb, tlb_batch_flush
 from mmcore.vm.vma cimport VM_EXEC
 

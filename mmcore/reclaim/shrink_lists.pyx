@@ -6,7 +6,7 @@ Simplifies: a pass is one step, no one takes pages in between; too_many_isolated
 """
 from libc.math cimport sqrt
 
-from mmcore.base.flags cimport PG_active, PG_file, PG_lru, PG_unevictable, PG_workingset
+from mmcore.base.flags cimport PG_active, PG_lru, PG_unevictable, PG_workingset
 from mmcore.base.lists cimport list_add, list_del
 from mmcore.base.records cimport Page, Zone, page_at
 from mmcore.base.stat_items cimport (
@@ -17,7 +17,7 @@ from mmcore.base.vm_records cimport Memcg
 from mmcore.base.vmscan_trace cimport trace_isolate, trace_shrink_active, trace_shrink_inactive
 from mmcore.phys.buddy cimport prefetch, zone_of
 from mmcore.reclaim.lru cimport (
-    LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, folio_nr_pages, folio_lru_list, lru_add_drain,
+    LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, folio_nr_pages, lru_add_drain,
     lru_count, lru_note_cost, lru_putback, lruvec_lru_size,
 )
 from mmcore.reclaim.memcg cimport count_memcg_events, lruvec_page_state, memcg_at

@@ -16,7 +16,7 @@ from mmcore.base.vm_records cimport LRUVEC_CGROUP_CONGESTED, LRUVEC_NODE_CONGEST
 from mmcore.base.vmstat cimport zone_page_state_snapshot
 from mmcore.base.vmscan_trace cimport trace_memcg_begin, trace_memcg_end
 from mmcore.phys.watermark cimport __zone_watermark_ok
-from mmcore.reclaim.lru cimport LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, lruvec_lru_size
+from mmcore.reclaim.lru cimport LRU_ACTIVE_ANON
 from mmcore.reclaim.memcg cimport (
     lruvec_page_state, memcg_below_low, memcg_below_min, memcg_event, memcg_flush_stats_ratelimited, memcg_lruvec, memcg_next, memcg_protection,
 )

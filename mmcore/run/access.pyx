@@ -17,6 +17,7 @@ from mmcore.base.args cimport as_int
 from mmcore.base.costs cimport COST_ACCESS, COST_FD_ACCESS, COST_MINOR_FAULT, COST_ZERO_PAGE, cost_of
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.run.events cimport pass_time
+from mmcore.sys.charge cimport handle_over_high
 from mmcore.sys.fault cimport fault_row, handle_fault
 from mmcore.base.vm_records cimport POOL_FILES
 from mmcore.reclaim.lru cimport lru_add_drain
@@ -35,6 +36,8 @@ cdef inline void faulted(Mm* mm, int64_t n, unsigned cpu) noexcept nogil:
     # What follows n faults: the CPU was busy with them, and a kswapd that was woken gets it.
     pass_time(mm, n * (cost_of(mm, COST_MINOR_FAULT) + cost_of(mm, COST_ZERO_PAGE)))
     kswapd_check(mm, cpu)
+    if mm.vm.cpus[cpu].over_high:
+        handle_over_high(mm, cpu)
 
 
 cdef int64_t row_length(const uint64_t* vpns, const uint8_t* writes, bint all_write, int64_t n) noexcept nogil:
@@ -248,6 +251,8 @@ def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, f
                 pass_time(&state.c, cost_of(&state.c, COST_FD_ACCESS))
                 if misses:
                     kswapd_check(&state.c, on)
+                    if state.c.vm.cpus[on].over_high:
+                        handle_over_high(&state.c, on)
                 if every and (at + i - 1) % every == 0:
                     program_flush(&state.c, on)
     finally:

@@ -1,6 +1,7 @@
 """Files and their page cache: read(), write(), faults, truncation.
 
-Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages, invalidate_mapping_pages (mm/truncate.c), shmem_get_folio without swap
+Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages,
+invalidate_mapping_pages (mm/truncate.c), shmem_get_folio without swap
 (mm/shmem.c), v6.12, for filesystems with single-page folios. Simplifies: one open file description for each file holds the read-ahead
 state; the device takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a
 page is uptodate and unlocked as soon as it is cached; fsync cleans at once. Omits: dirty and write-back

@@ -16,7 +16,6 @@ from mmcore.base.stat_items cimport (
     VE_THP_SCAN_EXCEED_SHARE_PTE, VE_THP_SCAN_EXCEED_SWAP_PTE, VE_THP_SPLIT_PAGE, VE_THP_SPLIT_PAGE_FAILED,
 )
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES, POOL_MMS, Vma
-from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio

@@ -14,7 +14,8 @@ from mmcore.base.records cimport page_at
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport POOL_SWAP_AREAS, POOL_SWAP_SLOTS, SLOT_HAS_CACHE, SLOT_TAKEN
 from mmcore.reclaim.swap cimport (
-    SWP_FILE, SWP_SOLIDSTATE, SWP_SYNCHRONOUS, SWP_USED, drain_swap_slots, folio_alloc_swap, free_swap_and_cache, swap_area_of, swap_cache_add, swap_cache_put_slot,
+    SWP_FILE, SWP_SOLIDSTATE, SWP_SYNCHRONOUS, SWP_USED, drain_swap_slots, folio_alloc_swap, free_swap_and_cache, swap_area_of,
+    swap_cache_add, swap_cache_put_slot,
     swap_cached_page, swap_dup, swap_free, swap_slot_at,
 )
 from mmcore.sys.swap cimport do_swapoff, do_swapon

@@ -23,7 +23,6 @@ from mmcore.base.stat_items cimport (
     VE_THP_ZERO_PAGE_ALLOC, VE_THP_ZERO_PAGE_ALLOC_FAILED,
 )
 from mmcore.base.vm_records cimport AddressSpace, MM_ANONPAGES
-from mmcore.phys.buddy cimport zone_of
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain
 from mmcore.reclaim.mlock cimport mlock_new_folio, munlock_folio
@@ -407,7 +406,6 @@ cdef void munlock_huge(Mm* mm, uint32_t as_, uint64_t vpn, uint32_t head, unsign
 cdef void zap_huge(Mm* mm, uint32_t as_, uint64_t* e, Gather* g) noexcept nogil:
     cdef uint64_t v = e[0]
     cdef uint32_t head = <uint32_t>pte_frame(v), left, at = entry_index(mm, e)
-    cdef int64_t* stat
     cdef PageMeta* m
     set_entry(mm, e, 0)
     table_free(mm, withdraw_table(mm, as_) - 1, g.cpu)

@@ -305,8 +305,9 @@ def test_account_reads_every_bit():
         flags[pfn] |= np.uint32(bits)
     meta["mapcount"][small[2]] = 3
     young, dirty, present = 32, 64, 1
-    area = machine.swapon("1M")
-    machine.state.get("swap_slots")["count"][area.first_slot + 7] = 1
+    machine.swapon("1M")
+    first_slot = int(machine.state.get("swap_areas")["first_slot"][0])
+    machine.state.get("swap_slots")["count"][first_slot + 7] = 1
     entries = [
         int(small[0]) << 12 | 256 | dirty,  # PROT_NONE
         int(small[1]) << 12 | present,  # lazily freed, clean
@@ -314,7 +315,7 @@ def test_account_reads_every_bit():
         int(small[3]) << 12 | present | 1 << 58,
         int(small[4]) << 12 | present,
         1 << 12 | present | 512 | young,  # zero page
-        0, (area.first_slot + 8) << 12, 0xF << 60,  # nothing, swap, what is no entry of ours
+        0, (first_slot + 8) << 12, 0xF << 60,  # nothing, swap, what is no entry of ours
     ]  # fmt: skip
     entries += [(first + i) << 12 | present | 128 | young | dirty for i in range(512)]
     m = pid.account(machine, np.array(entries, np.uint64), locked=True)

@@ -127,7 +127,8 @@ class Swap:
 
     def take(self, area: Area, offset: int) -> None:
         slot = area.slots[offset]
-        assert not slot.taken and offset
+        assert not slot.taken
+        assert offset
         slot.taken = slot.hold = True
         area.lowest += offset == area.lowest
         area.highest -= offset == area.highest
@@ -139,7 +140,8 @@ class Swap:
 
     def release(self, area: Area, offset: int) -> None:
         slot = area.slots[offset]
-        assert slot.taken and slot.users == 0
+        assert slot.taken
+        assert slot.users == 0
         area.slots[offset] = Slot()
         if not area.rotational:
             c = area.clusters[offset // CLUSTER]
