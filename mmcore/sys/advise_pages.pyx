@@ -12,7 +12,6 @@ from mmcore.base.vm_records cimport MM_SWAPENTS, Vma
 from mmcore.reclaim.lru cimport lru_deactivate, lru_lazyfree
 from mmcore.reclaim.mlock cimport mlock_folio, munlock_folio
 from mmcore.reclaim.swap cimport free_swap_and_cache, swap_pte_slot
-from mmcore.sys.filemap cimport file_punch
 from mmcore.sys.readahead cimport file_willneed
 from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
 from mmcore.sys.khugepaged cimport (
@@ -20,6 +19,7 @@ from mmcore.sys.khugepaged cimport (
 )
 from mmcore.sys.swap cimport swapin_range
 from mmcore.sys.thp cimport folio_head, folio_likely_shared, vma_allows_huge
+from mmcore.sys.truncate cimport file_punch
 from mmcore.vm.pgtable cimport (
     PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, set_entry, table_at, walk_level,
 )
@@ -169,7 +169,8 @@ cdef int remove_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64
     cdef Vma* v = &mm.vm.vmas[vma - 1]
     if v.file == 0:
         return -E_INVAL
-    return file_punch(mm, v.file, v.pgoff + ((start - v.start) >> 12), v.pgoff + ((end - v.start) >> 12), cpu)
+    file_punch(mm, v.file, v.pgoff + ((start - v.start) >> 12), v.pgoff + ((end - v.start) >> 12), cpu)
+    return 0
 
 
 cdef int collapse_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil:

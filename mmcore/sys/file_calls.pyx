@@ -18,9 +18,10 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.reclaim.writeback cimport check_writeback, dirty_file_of
 from mmcore.reclaim.page_cache cimport file_notifies, file_pages, mapping_at
 from mmcore.sys.filemap cimport (
-    MAP_PAGES_MAX, MapPage, fault_around_range, file_create, file_destroy, file_fadvise, file_fsync, file_set_size, filemap_drop_range,
+    MAP_PAGES_MAX, MapPage, fault_around_range, file_create, file_destroy, file_fadvise, file_fsync, filemap_drop_range,
     filemap_fault, filemap_map_pages, filemap_read, filemap_write,
 )
+from mmcore.sys.truncate cimport file_punch, file_set_size
 from mmcore.vm.radix cimport radix_check, radix_mark, radix_next, radix_nodes, slot_is_page, slot_pfn
 from mmcore.vm.rmap cimport page_index
 
@@ -202,7 +203,7 @@ def cached(State state not None, file):
 
 
 def truncate(State state not None, file, size, cpu=0):
-    """A new size in bytes; pages beyond it go. 0, or -EBUSY when some of them are mapped (nothing changes)."""
+    """ftruncate(): a new size in bytes; pages beyond it go, with all that maps them and what private mappings made of them. 0 or -EFBIG."""
     cdef uint64_t n = <uint64_t>as_int(size, "size", 0, MAX_SIZE)
     cdef unsigned c = as_cpu(state, cpu)
     cdef uint32_t x
@@ -215,6 +216,21 @@ def truncate(State state not None, file, size, cpu=0):
     finally:
         state_unlock(state)
     return rc
+
+
+def punch_hole(State state not None, file, offset, length, cpu=0):
+    """fallocate(FALLOC_FL_PUNCH_HOLE): whole pages in the range go, with the mappings of them (not private copies); the size stays. 0."""
+    cdef uint64_t at = <uint64_t>as_int(offset, "offset", 0, MAX_LENGTH), n = <uint64_t>as_int(length, "length", 0, MAX_LENGTH)
+    cdef unsigned c = as_cpu(state, cpu)
+    cdef uint32_t x
+    state_lock(state)
+    try:
+        x = as_file(state, file)
+        with nogil:
+            file_punch(&state.c, x, (at + 4095) >> 12, (at + n) >> 12, c)
+    finally:
+        state_unlock(state)
+    return 0
 
 
 def drop_cache(State state not None, file, cpu=0):

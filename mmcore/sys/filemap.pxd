@@ -30,10 +30,6 @@ cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noe
 # Pages of [first, end) that are not mapped go, dirty ones only with `dirty`; how many. `left`, if given: how many mapped ones stayed.
 cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t end, bint dirty, unsigned cpu, int64_t* left) noexcept nogil
 cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
-# A new size. What lies beyond it must not be mapped any longer: -E_BUSY, and nothing changes.
-cdef int file_set_size(Mm* mm, uint32_t file, uint64_t size, unsigned cpu) noexcept nogil
-# madvise(MADV_REMOVE), fallocate(PUNCH_HOLE): pages of [first, end) go, whatever is in them; -E_BUSY when some are still mapped (they stay).
-cdef int file_punch(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil
 
 # A fault on page `index`: 0 it was there, 1 it had to be read; -E_IO beyond the end (SIGBUS), -E_NOMEM. [first, end): bounds of the VMA.
 cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags, uint64_t first, uint64_t end, unsigned cpu, uint32_t* pfn) noexcept nogil

@@ -1,7 +1,7 @@
-"""Files and their page cache: read(), write(), faults, truncation.
+"""Files and their page cache: read(), write(), faults.
 
 Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages,
-invalidate_mapping_pages (mm/truncate.c), shmem_get_folio without swap
+invalidate_mapping_pages (mm/truncate.c; of mapped pages: sys/truncate), shmem_get_folio without swap
 (mm/shmem.c), v6.12, for filesystems with single-page folios. Simplifies: one open file description for each file holds the read-ahead
 state; the device takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a
 page is uptodate and unlocked as soon as it is cached; fsync cleans at once. Omits: dirty and write-back
@@ -18,7 +18,7 @@ from mmcore.base.stat_items cimport VE_PGMAJFAULT
 from mmcore.base.vm_records cimport FILE_RAM, FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_SHMEM, POOL_FILES, File, XNode
 from mmcore.reclaim.lru cimport folio_mark_accessed, lru_del_many
 from mmcore.reclaim.memcg cimport count_memcg_events
-from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped, range_mapped
+from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped
 from mmcore.reclaim.flush_file cimport write_and_wait
 from mmcore.reclaim.writeback cimport file_leaves_writeback, folio_cancel_dirty, folio_mark_dirty, folio_wait_writeback
 from mmcore.sys.index_nodes cimport index_prune
@@ -162,27 +162,6 @@ cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noe
 
 cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
     filemap_drop_range(mm, file, 0, <uint64_t>-1, True, cpu, NULL)
-
-
-cdef int file_set_size(Mm* mm, uint32_t file, uint64_t size, unsigned cpu) noexcept nogil:
-    cdef File* f = mapping_at(mm, file)
-    cdef uint64_t old = f.size, first
-    if size >> (FILE_MAX_PAGES_SHIFT + 12):
-        return -E_FBIG
-    f.size = size
-    first = file_pages(f)
-    if size < old:
-        if range_mapped(mm, file, first, <uint64_t>-1):
-            f.size = old
-            return -E_BUSY
-        filemap_drop_range(mm, file, first, <uint64_t>-1, True, cpu, NULL)
-    return 0
-
-
-cdef int file_punch(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil:
-    cdef int64_t left
-    filemap_drop_range(mm, file, first, end, True, cpu, &left)
-    return -E_BUSY if left else 0
 
 
 # ---------------------------------------------------------------- faults

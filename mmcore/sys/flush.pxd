@@ -23,6 +23,8 @@ cdef void flush_exit(Mm* mm, uint32_t as_, unsigned cpu) noexcept nogil
 # Notes what is mapped in [start, end) before it is unmapped or made old; then the flush.
 cdef void flush_note(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, FlushRange* f) noexcept nogil
 cdef void flush_noted(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcept nogil
+# The same from a CPU that may run another address space (truncation, reclaim).
+cdef void flush_noted_remote(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcept nogil
 # Notes one entry for vpn that changes; only rights that go matter.
 cdef void note_change(FlushRange* f, uint64_t vpn, unsigned shift, uint64_t old, uint64_t value) noexcept nogil
 

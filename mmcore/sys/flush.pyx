@@ -94,7 +94,7 @@ cdef void flush_note(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, FlushRa
         vpn = next_
 
 
-cdef void flush_noted(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcept nogil:
+cdef void flush_found(Mm* mm, uint32_t as_, FlushRange* f, bint local, unsigned cpu) noexcept nogil:
     cdef bint freed
     cdef uint32_t batches = 1 + (f.pages - 1) // BATCH if f.pages else 1
     if mm.vm.tlb == NULL:
@@ -104,10 +104,19 @@ cdef void flush_noted(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcep
         if not freed:
             return
         note(f, f.first, f.first + 4096, 12)
-    tlb_switch_mm(<Tlb*>mm.vm.tlb, cpu, as_)
+    if local:
+        tlb_switch_mm(<Tlb*>mm.vm.tlb, cpu, as_)
     while batches:
         batches -= 1
         tlb_flush_range(<Tlb*>mm.vm.tlb, cpu, as_, f.start, f.end, f.stride, freed and batches == 0)
+
+
+cdef void flush_noted(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcept nogil:
+    flush_found(mm, as_, f, True, cpu)
+
+
+cdef void flush_noted_remote(Mm* mm, uint32_t as_, FlushRange* f, unsigned cpu) noexcept nogil:
+    flush_found(mm, as_, f, False, cpu)
 
 
 cdef void note_change(FlushRange* f, uint64_t vpn, unsigned shift, uint64_t old, uint64_t value) noexcept nogil:

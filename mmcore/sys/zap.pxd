@@ -8,3 +8,5 @@ from mmcore.sys.gather cimport Gather
 cdef void zap_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil
 # The same with the caller's gather, to be flushed by him.
 cdef void zap_pages(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, Gather* g) noexcept nogil
+# Only mappings of file pages go: private copies and swap entries stay (unmap_mapping_range without even_cows). For VMAs of files.
+cdef void zap_file_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil

@@ -1,6 +1,6 @@
 """Unmapping.
 
-Models: unmap_page_range, zap_pte_range, zap_huge_pmd as munmap, exit and MADV_DONTNEED use them (mm/memory.c, v6.12): the dirty and young
+Models: unmap_page_range, zap_pte_range, zap_huge_pmd as munmap, exit, MADV_DONTNEED and truncation use them (mm/memory.c, v6.12): the dirty and young
 bits of file pages are passed on, RSS falls, pages go into a gather that is flushed when it is full and at the end. Simplifies: the TLB
 is flushed by whoever calls (sys/flush). Omits: userfaultfd, device memory.
 """
@@ -19,7 +19,7 @@ from mmcore.sys.gather cimport gather_flush, gather_init, gather_page
 from mmcore.sys.hugetlb cimport hugetlb_zap
 from mmcore.sys.thp cimport folio_head, large_partial, large_rmap_remove, split_huge_pmd, zap_huge
 from mmcore.vm.pgtable cimport (
-    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at,
+    PTE_ACCESSED, PTE_DIRTY, PTE_PSE, PTE_SPECIAL, mm_at, pte_frame, pte_is_table, pte_mapped, table_at, walk_level,
 )
 from mmcore.vm.vma cimport VM_LOCKED, VM_RAND_READ, VM_SEQ_READ, find_vma
 from mmcore.vm.rmap cimport (
@@ -207,3 +207,40 @@ cdef void zap_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint64_t
     lru_add_drain(mm, cpu)
     zap_pages(mm, as_, start, end, &g)
     gather_flush(mm, &g)
+
+
+cdef void zap_files_of_table(Mm* mm, AddressSpace* m, uint32_t slot, uint32_t first, uint32_t end, unsigned cpu) noexcept nogil:
+    cdef uint64_t* e = table_at(mm, slot)
+    cdef uint64_t v
+    cdef uint32_t i, pfn
+    for i in range(first, end):
+        v = e[i]
+        if not pte_mapped(v) or v & PTE_SPECIAL:
+            continue
+        pfn = <uint32_t>pte_frame(v)
+        if not page_is_file(page_at(mm, pfn).flags):
+            continue
+        e[i] = 0
+        mm.vm.table_info[slot].nr_used -= 1
+        if page_at(mm, pfn).flags & PG_mlocked and maps_locked(mm, slot, i):
+            munlock_folio(mm, pfn, cpu)
+        zap_file_page(mm, m, slot, i, pfn, v, cpu)
+
+
+cdef void zap_file_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil:
+    cdef AddressSpace* m = mm_at(mm, as_)
+    cdef uint64_t vpn = start >> 12, stop = (end + 4095) >> 12, next_
+    cdef uint64_t* e
+    lru_add_drain(mm, cpu)
+    while vpn < stop:
+        next_ = (vpn | mm.vm.mask) + 1
+        e = walk_level(mm, m.root - 1, vpn, 1)
+        if e == NULL and mm.vm.levels > 2:
+            # no table of this level: on to the next one
+            vpn = (vpn | ((<uint64_t>1 << (2 * mm.vm.bits)) - 1)) + 1
+            continue
+        if next_ > stop:
+            next_ = stop
+        if e != NULL and e[0] and pte_is_table(e[0]):
+            zap_files_of_table(mm, m, <uint32_t>pte_frame(e[0]), <uint32_t>(vpn & mm.vm.mask), <uint32_t>(((next_ - 1) & mm.vm.mask) + 1), cpu)
+        vpn = next_

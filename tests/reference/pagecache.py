@@ -146,6 +146,8 @@ class TwinFile:
         return len(indices)
 
     def truncate(self, size: int) -> None:
+        if size < self.size and size % 4096 and size // 4096 in self.cached and not self.flags:
+            self.cached[size // 4096] = True  # its tail is cleared
         self.size = size
         self.forget([i for i in self.cached if i >= pages(size)])
 
