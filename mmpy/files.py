@@ -69,10 +69,10 @@ class FileObject:
 
     def unlink(self) -> None:
         """Take its name away; it goes with its last mapping."""
-        from mmcore.sys import calls
+        from mmcore.sys import file_calls
 
         self._row()
-        calls.unlink_file(self.machine.state, self.handle)
+        file_calls.unlink(self.machine.state, self.handle)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileObject):
@@ -90,7 +90,7 @@ class FileObject:
 
 def open_file(machine: Machine, name: str, size: str | SupportsIndex | None, kind: str) -> FileObject:
     """The file of this name; a new one where there is none and a size is given."""
-    from mmcore.sys import calls
+    from mmcore.sys import file_calls
 
     if not isinstance(name, str):
         raise TypeError(f"a file's name must be a str, not {type(name).__name__}")
@@ -109,5 +109,5 @@ def open_file(machine: Machine, name: str, size: str | SupportsIndex | None, kin
             return found
     if nbytes is None:
         raise FileNotFoundError(2, "no such file on this machine; give a size to make one", name)
-    handle = outcome(calls.create_file(state, name, nbytes, FILE_KINDS[kind]), f"open({name!r}, size={nbytes})")
+    handle = outcome(file_calls.create_file(state, name, nbytes, FILE_KINDS[kind]), f"open({name!r}, size={nbytes})")
     return FileObject(machine, handle)

@@ -9,9 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from mmcore.base.args cimport as_int
 from mmcore.base.errors cimport E_NOMEM
 from mmcore.base.state cimport State, state_lock, state_unlock
-from mmcore.base.vm_records cimport (
-    AddressSpace, FILE_NORESERVE, FILE_RAM, FILE_SHMEM, FILE_UNLINKED, POOL_FILES, POOL_MMS,
-)
+from mmcore.base.vm_records cimport AddressSpace, FILE_UNLINKED, POOL_FILES, POOL_MMS
 from mmcore.sys.brk cimport do_brk
 from mmcore.sys.commit cimport commit_limit
 from mmcore.sys.madvise cimport do_madvise
@@ -21,7 +19,7 @@ from mmcore.sys.mprotect cimport do_mprotect
 from mmcore.sys.mremap cimport do_mremap
 from mmcore.sys.populate cimport mm_populate
 from mmcore.sys.process cimport ExecNames, mm_create, mm_exec, mm_exit, mm_fork, mm_load_image
-from mmcore.sys.vma_ops cimport file_alloc, file_at, file_put
+from mmcore.sys.vma_ops cimport file_at
 from mmcore.vm.vma cimport as_at, pool_of
 
 RLIMITS = ("as", "data", "stack", "memlock")
@@ -315,40 +313,7 @@ def munlockall(State state not None, mm, cpu=0):
         state_unlock(state)
 
 
-# ---------------------------------------------------------------- files, limits
-
-def create_file(State state not None, name, size, flags=0):
-    """A file of `size` bytes, held open once: its handle, or -ENOMEM. flags: 1 tmpfs, 2 without a backing device."""
-    cdef uint64_t n = <uint64_t>as_int(size, "size", 0, 0x7ffffffffffff000)
-    cdef uint32_t f = <uint32_t>as_int(flags, "flags", 0, FILE_SHMEM | FILE_RAM), x
-    if f & FILE_SHMEM:
-        f |= FILE_NORESERVE                 # tmpfs is charged page by page
-    state_lock(state)
-    try:
-        x = file_alloc(&state.c, n, f, intern(state, name))
-        if not x:
-            return -E_NOMEM
-        file_at(&state.c, x).nr_opens = 1
-        return x
-    finally:
-        state_unlock(state)
-
-
-def unlink_file(State state not None, file, cpu=0):
-    """The file loses its name and the one who holds it open: it goes with its last mapping."""
-    cdef unsigned c = as_cpu(state, cpu)
-    cdef uint32_t x
-    state_lock(state)
-    try:
-        x = as_file(state, file, False)
-        file_at(&state.c, x).flags |= FILE_UNLINKED
-        if file_at(&state.c, x).nr_opens:
-            file_at(&state.c, x).nr_opens -= 1
-        with nogil:
-            file_put(&state.c, x, c)
-    finally:
-        state_unlock(state)
-
+# ---------------------------------------------------------------- limits
 
 def prlimit(State state not None, mm, resource, limit=None):
     """A resource limit in bytes (RLIMITS; 2**64 - 1: none), after it was set to `limit` if that is given."""

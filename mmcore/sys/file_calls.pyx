@@ -18,7 +18,7 @@ from mmcore.phys.buddy cimport zone_of
 from mmcore.reclaim.writeback cimport check_writeback, dirty_file_of
 from mmcore.reclaim.page_cache cimport file_notifies, file_pages, mapping_at
 from mmcore.sys.filemap cimport (
-    MAP_PAGES_MAX, MapPage, fault_around_range, file_create, file_destroy, file_fadvise, file_fsync, filemap_drop_range,
+    MAP_PAGES_MAX, MapPage, fault_around_range, file_alloc, file_fadvise, file_fsync, file_put, filemap_drop_range,
     filemap_fault, filemap_map_pages, filemap_read, filemap_write,
 )
 from mmcore.sys.truncate cimport file_punch, file_set_size
@@ -64,7 +64,9 @@ def create_file(State state not None, name, size, flags=0):
             if name not in state.names:
                 state.names.append(name)
             number = state.names.index(name) + 1
-        x = file_create(&state.c, n, f, number)
+        x = file_alloc(&state.c, n, f, number)
+        if x:
+            mapping_at(&state.c, x).nr_opens = 1
     finally:
         state_unlock(state)
     return x if x else -E_NOMEM
@@ -81,9 +83,8 @@ def unlink(State state not None, file, cpu=0):
         f = mapping_at(&state.c, x)
         f.flags |= FILE_UNLINKED
         f.nr_opens -= 1 if f.nr_opens else 0
-        if f.nr_opens == 0 and f.nr_mapped_vmas == 0:
-            with nogil:
-                file_destroy(&state.c, x, c)
+        with nogil:
+            file_put(&state.c, x, c)
     finally:
         state_unlock(state)
 

@@ -19,17 +19,16 @@ cdef struct MapPage:
     uint32_t pfn
     uint32_t pad
 
-# A file without mappings, held open once: index + 1, or 0 when there is no record left. Its end: its cache goes, then the record;
-# 0, or -E_BUSY while VMAs map it.
-cdef uint32_t file_create(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil
-cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
+# A file's record, for all kinds of files: index + 1, with neither opens nor mappings, or 0 when there is none left. And what happens when
+# one of its users (an open, a mapping, its name) is gone: with the last one its cache and the record go.
+cdef uint32_t file_alloc(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil
+cdef void file_put(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
 
 # One page comes into the cache, which holds its one reference: its frame or -E_NOMEM; goes: 0, -E_NOENT, -E_BUSY while it is mapped.
 cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, bint write, unsigned cpu) noexcept nogil
 cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noexcept nogil
 # Pages of [first, end) that are not mapped go, dirty ones only with `dirty`; how many. `left`, if given: how many mapped ones stayed.
 cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t end, bint dirty, unsigned cpu, int64_t* left) noexcept nogil
-cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
 
 # A fault on page `index`: 0 it was there, 1 it had to be read; -E_IO beyond the end (SIGBUS), -E_NOMEM. [first, end): bounds of the VMA.
 cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags, uint64_t first, uint64_t end, unsigned cpu, uint32_t* pfn) noexcept nogil

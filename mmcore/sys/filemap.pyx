@@ -15,12 +15,15 @@ from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_d
 from mmcore.base.pool cimport pool_give, pool_take
 from mmcore.base.records cimport Page, PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport VE_PGMAJFAULT
-from mmcore.base.vm_records cimport FILE_RAM, FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_SHMEM, POOL_FILES, File, XNode
+from mmcore.base.vm_records cimport (
+    FILE_NORESERVE, FILE_RAM, FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_SHMEM, FILE_UNLINKED, POOL_FILES, File, XNode,
+)
 from mmcore.reclaim.lru cimport folio_mark_accessed, lru_del_many
 from mmcore.reclaim.memcg cimport count_memcg_events
 from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped
 from mmcore.reclaim.flush_file cimport write_and_wait
 from mmcore.reclaim.writeback cimport file_leaves_writeback, folio_cancel_dirty, folio_mark_dirty, folio_wait_writeback
+from mmcore.sys.commit cimport vm_unacct_memory
 from mmcore.sys.index_nodes cimport index_prune
 from mmcore.sys.readahead cimport async_ra, file_willneed, fill_range, ra_pages, sync_mmap_readahead, sync_ra
 from mmcore.vm.radix cimport (
@@ -37,7 +40,7 @@ cdef enum:
 
 # ---------------------------------------------------------------- the life of a file
 
-cdef uint32_t file_create(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil:
+cdef uint32_t file_alloc(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil:
     cdef uint32_t x = pool_take(&mm.vm.pools[POOL_FILES], mm.vm.files, sizeof(File))
     cdef File* f
     if x:
@@ -49,20 +52,20 @@ cdef uint32_t file_create(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) 
         f.size = size
         f.flags = flags
         f.name = name
-        f.nr_opens = 1
         f.ra_prev = -1
     return x
 
 
-cdef int file_destroy(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
+cdef void file_put(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
     cdef File* f = mapping_at(mm, file)
-    if f.nr_mapped_vmas or f.vma_first:
-        return -E_BUSY
-    truncate_file(mm, file, cpu)
+    if f.nr_opens or f.nr_mapped_vmas or not f.flags & FILE_UNLINKED:
+        return
+    filemap_drop_range(mm, file, 0, ~<uint64_t>0, True, cpu, NULL)
     file_leaves_writeback(mm, file)
+    if f.flags & FILE_SHMEM and not f.flags & FILE_NORESERVE:
+        vm_unacct_memory(mm, file_pages(f))
     memset(f, 0, sizeof(File))
     pool_give(&mm.vm.pools[POOL_FILES], mm.vm.files, sizeof(File), file)
-    return 0
 
 
 # ---------------------------------------------------------------- pages into the cache, and out of it
@@ -158,10 +161,6 @@ cdef int filemap_remove(Mm* mm, uint32_t file, uint64_t index, unsigned cpu) noe
         return <int>rc
     filemap_drop_range(mm, file, index, index + 1, True, cpu, &left)
     return -E_BUSY if left else 0
-
-
-cdef void truncate_file(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
-    filemap_drop_range(mm, file, 0, <uint64_t>-1, True, cpu, NULL)
 
 
 # ---------------------------------------------------------------- faults

@@ -10,10 +10,11 @@ from mmcore.base.vm_records cimport (
     AddressSpace, FILE_NORESERVE, FILE_SHMEM, FILE_UNLINKED, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, POOL_FILES, POOL_VMAS, Vma,
 )
 from mmcore.sys.commit cimport MMF_CAP_SYS_RAWIO, can_do_mlock, may_expand_vm, mlock_future_ok, vm_enough_memory, vm_unacct_memory
+from mmcore.sys.filemap cimport file_alloc, file_put
 from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
 from mmcore.sys.hugetlb cimport HPAGE_BYTES, hugetlb_close, hugetlb_reserve, hugetlb_unreserve
 from mmcore.sys.tables cimport free_tables
-from mmcore.sys.vma_ops cimport NewRange, file_alloc, file_at, file_put, map_range, remove_vma, split_vma_always
+from mmcore.sys.vma_ops cimport NewRange, file_at, map_range, remove_vma, split_vma_always
 from mmcore.sys.zap cimport zap_range
 from mmcore.vm.vma cimport *
 

@@ -14,13 +14,14 @@ from mmcore.sys.brk cimport do_brk
 from mmcore.sys.charge cimport memcg_attach
 from mmcore.sys.commit cimport MMF_CAPS, vm_enough_memory, vm_unacct_memory
 from mmcore.sys.fault cimport populate_range
+from mmcore.sys.filemap cimport file_alloc
 from mmcore.sys.flush cimport flush_exit, flush_mm
 from mmcore.sys.fork_tables cimport copy_tables
 from mmcore.sys.mmap cimport get_unmapped_area, map_window, unmap_all
 from mmcore.sys.stack cimport expand_stack
 from mmcore.sys.tables cimport mm_root_free, mm_root_init
 from mmcore.sys.thp cimport khugepaged_fork
-from mmcore.sys.vma_ops cimport NewRange, file_add_vma, file_alloc, file_at, map_range
+from mmcore.sys.vma_ops cimport NewRange, file_add_vma, file_at, map_range
 from mmcore.vm.anon_vma cimport anon_vma_fork
 from mmcore.vm.vma cimport *
 

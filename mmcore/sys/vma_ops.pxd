@@ -18,9 +18,7 @@ cdef struct NewRange:
 cdef inline File* file_at(Mm* mm, uint32_t x) noexcept nogil:
     return &mm.vm.files[x - 1]
 
-# A file without name, opens or mappings, or 0 when there is no room; and what happens when one of its users is gone.
-cdef uint32_t file_alloc(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil
-cdef void file_put(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil
+# A VMA whose file is set joins the list of that file.
 cdef void file_add_vma(Mm* mm, uint32_t vma) noexcept nogil
 
 # Joins a new range with prev and next where it may; the VMA that holds it then, or 0.

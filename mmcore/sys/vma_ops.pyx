@@ -7,17 +7,13 @@ everywhere here).
 Two neighbours may be one VMA if addresses and page offsets continue, file, name and flags (but for SOFTDIRTY) are the same, none of them is
 special, and their anon_vmas agree: the same one or none, or one of them has none and the other's chain has a single link.
 """
-from libc.string cimport memset
-
 from mmcore.base.errors cimport E_INVAL, E_NOMEM
-from mmcore.base.pool cimport pool_give, pool_take
-from mmcore.base.vm_records cimport FILE_NORESERVE, FILE_SHMEM, FILE_UNLINKED, POOL_FILES, Vma
-from mmcore.sys.filemap cimport truncate_file
-from mmcore.sys.commit cimport vm_unacct_memory
+from mmcore.base.vm_records cimport Vma
+from mmcore.sys.filemap cimport file_put
 from mmcore.sys.thp cimport khugepaged_enter, split_huge_at
 from mmcore.vm.anon_vma cimport anon_vma_clone, chain_is_singular, unlink_anon_vmas
 from mmcore.vm.vma cimport (
-    PAGE_SHIFT, PAGE_UP, VM_HUGETLB, VM_SOFTDIRTY, VM_SPECIAL, as_at, pool_of, vma_alloc, vma_at, vma_free, vma_link, vma_pages, vma_set_range,
+    PAGE_SHIFT, VM_HUGETLB, VM_SOFTDIRTY, VM_SPECIAL, as_at, vma_alloc, vma_at, vma_free, vma_link, vma_pages, vma_set_range,
     vma_unlink,
 )
 
@@ -25,30 +21,7 @@ cdef enum:
     PMD_MASK = 0x1fffff
 
 
-# ---------------------------------------------------------------- files, as far as mapping needs them
-
-cdef uint32_t file_alloc(Mm* mm, uint64_t size, uint32_t flags, uint32_t name) noexcept nogil:
-    cdef uint32_t x = pool_take(pool_of(mm, POOL_FILES), mm.vm.files, sizeof(File))
-    if x:
-        file_at(mm, x).id = <uint32_t>mm.vm.g.next_file
-        mm.vm.g.next_file += 1
-        file_at(mm, x).size = size
-        file_at(mm, x).flags = flags
-        file_at(mm, x).name = name
-        file_at(mm, x).ra_prev = -1
-    return x
-
-
-cdef void file_put(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
-    cdef File* f = file_at(mm, file)
-    if f.nr_opens or f.nr_mapped_vmas or not f.flags & FILE_UNLINKED:
-        return
-    truncate_file(mm, file, cpu)
-    if f.flags & FILE_SHMEM and not f.flags & FILE_NORESERVE:
-        vm_unacct_memory(mm, PAGE_UP(f.size) >> PAGE_SHIFT)
-    memset(f, 0, sizeof(File))
-    pool_give(pool_of(mm, POOL_FILES), mm.vm.files, sizeof(File), file)
-
+# ---------------------------------------------------------------- the VMAs of a file
 
 cdef void file_add_vma(Mm* mm, uint32_t vma) noexcept nogil:
     cdef Vma* v = vma_at(mm, vma)

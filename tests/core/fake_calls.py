@@ -14,7 +14,7 @@ import numpy as np
 from mmcore.alloc import page_alloc, page_free
 from mmcore.base.state import POOLS
 
-ENTRIES = ("mmcore.vm.pgtable", "mmcore.sys.calls", "mmcore.run.access")
+ENTRIES = ("mmcore.vm.pgtable", "mmcore.sys.calls", "mmcore.sys.file_calls", "mmcore.run.access")
 USER = 0x7FFFFFFFF000
 ANON, FILE, SWAPBACKED, DIRTY, META = 1 << 17, 1 << 23, 1 << 13, 1 << 4, 1 << 21
 PRESENT, RW, ACCESSED, DIRTIED, SPECIAL, NX = 1, 2, 32, 64, 512, 1 << 63
@@ -46,8 +46,9 @@ NAMES = {
     "mmcore.run.access": ("access",),
     "mmcore.sys.calls": (
         "spawn", "fork", "exec_", "exit_", "mmap", "munmap", "mprotect", "mremap", "brk", "madvise", "mlock", "munlock", "mlockall",
-        "munlockall", "create_file", "unlink_file", "prlimit",
+        "munlockall", "prlimit",
     ),
+    "mmcore.sys.file_calls": ("create_file", "unlink"),
 }  # fmt: skip
 
 
@@ -349,7 +350,7 @@ def create_file(state, name, size, flags):
     return file
 
 
-def unlink_file(state, file):
+def unlink(state, file):
     state.get("files")[file - 1] = np.zeros((), state.get("files").dtype)
 
 

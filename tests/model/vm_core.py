@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmcore.sys import calls
+from mmcore.sys import calls, file_calls
 from mmcore.vm.vma_check import validate_vmas
 from mmpy.machine import Machine
 from tests.reference.vm import constants as c
@@ -30,7 +30,7 @@ class CoreMachine:
         return process
 
     def open(self, name: str, size: int, kind: str = "file") -> int:
-        return calls.create_file(self.state, name, size, {"file": 0, "shmem": 1, "ram": 2}[kind])
+        return file_calls.create_file(self.state, name, size, {"file": 0, "shmem": 1, "ram": 2}[kind])
 
     @property
     def committed(self) -> int:

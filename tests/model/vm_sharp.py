@@ -97,7 +97,7 @@ class SharpMachine(CoreMachine):
         """A file of which every page is cached, as the twin's are unless it is told otherwise."""
         if kind == "hugetlb" or not writable:
             raise NotImplementedError(f"file kind {kind}, writable {writable}: the core has neither hugetlbfs nor files opened read-only")
-        file = calls.create_file(self.state, name, size, KINDS[kind])
+        file = file_calls.create_file(self.state, name, size, KINDS[kind])
         if cached and kind != "shmem":
             for at in range(0, size, PAGE):
                 file_calls.read(self.state, file, at, min(PAGE, size - at), 0)
