@@ -1,11 +1,10 @@
 """Files and their page cache: read(), write(), faults.
 
 Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages,
-invalidate_mapping_pages (mm/truncate.c; of mapped pages: sys/truncate), shmem_get_folio without swap
-(mm/shmem.c), v6.12, for filesystems with single-page folios. Simplifies: one open file description for each file holds the read-ahead
-state; the device takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a
-page is uptodate and unlocked as soon as it is cached; fsync cleans at once. Omits: dirty and write-back
-counters, pgpgin (they come with devices); commit charges of tmpfs pages.
+invalidate_mapping_pages (mm/truncate.c; of mapped pages: sys/truncate), shmem_get_folio without swap (mm/shmem.c), v6.12, for filesystems
+with single-page folios. A file's record lives as long as it has a name, an open or a mapping, whatever kind of file it is. Simplifies: one
+open file description for each file holds the read-ahead state; the device takes requests no larger than the window (io_pages), but WILLNEED
+reads its whole range; reading takes no time, so a page is uptodate and unlocked as soon as it is cached. Omits: commit charges of tmpfs pages.
 """
 from libc.string cimport memset
 from mmcore.alloc.page_free cimport free_pages_order

@@ -42,10 +42,12 @@ def test_shared_pages_go(machine, kind, write):
     f, p, at = mapped(machine, kind=kind, write=write)
     machine.validate()
     which = "shmem" if kind == "shmem" else "file"
-    assert p.rss[which] == 16 and stat(machine, "nr_mapped") == 16
+    assert p.rss[which] == 16
+    assert stat(machine, "nr_mapped") == 16
     assert file_calls.truncate(machine.state, f.handle, 5 * PAGE + 100) == 0
     machine.validate()
-    assert p.rss[which] == 6 and stat(machine, "nr_mapped") == stat(machine, "nr_file_pages") == f.nr_cached == 6
+    assert p.rss[which] == 6
+    assert stat(machine, "nr_mapped") == stat(machine, "nr_file_pages") == f.nr_cached == 6
     assert present(p, at, 16) == [1] * 6 + [0] * 10
     sigbus(p, at + 6 * PAGE)
     sigbus(p, at + 15 * PAGE, True)
@@ -75,10 +77,13 @@ def test_dirty_pages_go_and_the_last_one_is_dirty(machine):
 def test_private_copies_go_with_the_end(machine):
     f, p, at = mapped(machine, flags=Map.PRIVATE, write=False)
     p.touch(range(at + 4 * PAGE, at + 12 * PAGE, PAGE), write=True)
-    assert p.rss["anon"] == 8 and p.rss["file"] == 8
+    assert p.rss["anon"] == 8
+    assert p.rss["file"] == 8
     assert file_calls.truncate(machine.state, f.handle, 6 * PAGE) == 0
     machine.validate()
-    assert p.rss["anon"] == 2 and p.rss["file"] == 4 and stat(machine, "nr_anon_pages") == 2
+    assert p.rss["anon"] == 2
+    assert p.rss["file"] == 4
+    assert stat(machine, "nr_anon_pages") == 2
     sigbus(p, at + 8 * PAGE)
     sigbus(p, at + 8 * PAGE, True)
 
@@ -91,8 +96,10 @@ def test_a_hole_keeps_private_copies(machine):
     q.touch(range(b, b + 16 * PAGE, PAGE), write=True)
     q.madvise(b + 2 * PAGE, 10 * PAGE, Madv.REMOVE)
     machine.validate()
-    assert f.nr_cached == 6 and f.size == 16 * PAGE
-    assert q.rss["file"] == 6 and p.rss == {**p.rss, "anon": 4, "file": 6}
+    assert f.nr_cached == 6
+    assert f.size == 16 * PAGE
+    assert q.rss["file"] == 6
+    assert p.rss == {**p.rss, "anon": 4, "file": 6}
     assert present(p, at, 16) == [1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
     q.read(b + 5 * PAGE)  # a hole is no end
     assert file_calls.punch_hole(machine.state, f.handle, 100, 2 * PAGE) == 0  # whole pages only
@@ -141,13 +148,14 @@ def test_locked_pages(machine):
 
 def test_huge_pages_next_to_it():
     m = Machine("64M", thp="always")
-    f, p, at = mapped(m)
+    f, p, _at = mapped(m)
     a = p.mmap("4M")
     p.touch(range(a, a + (4 << 20), PAGE), write=True)
     anon = p.rss["anon"]
     file_calls.truncate(m.state, f.handle, PAGE)
     m.validate()
-    assert p.rss["anon"] == anon == 1024 and p.rss["file"] == 1
+    assert p.rss["anon"] == anon == 1024
+    assert p.rss["file"] == 1
 
 
 def test_parts_of_a_file(machine):
@@ -189,3 +197,62 @@ def test_the_tlb_forgets(tlb):
     sigbus(p, at + 5 * PAGE)
     sigbus(q, b + 5 * PAGE)
     m.validate()
+
+
+def files_alive(m):
+    return int(m.state.pools["live"][5]), int(m.state.pools["live"][6])
+
+
+@pytest.mark.parametrize("kind", ["disk", "ram", "shmem"])
+def test_a_file_goes_with_its_last_user(machine, kind):
+    f, p, at = mapped(machine, kind=kind)
+    child = p.fork()
+    f.unlink()
+    assert f.alive
+    assert f.nr_cached == 16
+    machine.validate()
+    p.munmap(at, 8 * PAGE)
+    child.exit()
+    assert f.alive
+    assert f.nr_cached == 16
+    p.munmap(at + 8 * PAGE, 8 * PAGE)
+    assert not f.alive
+    assert files_alive(machine) == (0, 0)
+    assert stat(machine, "nr_file_pages") == stat(machine, "nr_dirty") == 0
+    machine.validate()
+
+
+def test_shared_anonymous_memory_gives_its_charge_back(machine):
+    before = int(machine.state.vm_globals["committed"][0])
+    p = machine.spawn()
+    at = p.mmap(16 * PAGE, flags=Map.SHARED | Map.ANONYMOUS)
+    p.touch(range(at, at + 16 * PAGE, PAGE), write=True)
+    assert int(machine.state.vm_globals["committed"][0]) == before + 16
+    p.madvise(at, 8 * PAGE, Madv.REMOVE)
+    machine.validate()
+    assert p.rss["shmem"] == stat(machine, "nr_shmem") == 8
+    p.write(at)
+    p.exit()
+    machine.validate()
+    assert int(machine.state.vm_globals["committed"][0]) == before
+    assert files_alive(machine) == (0, 0)
+    assert stat(machine, "nr_shmem") == 0
+
+
+def test_a_dirty_file_leaves_the_flushers_lists(machine):
+    f, p, _at = mapped(machine)
+    g = machine.open("/g", 4 * PAGE)
+    file_calls.write(machine.state, g.handle, 0, 4 * PAGE)
+    f.unlink()
+    p.exit()
+    machine.validate()
+    h = machine.open("/h", 8 * PAGE)  # the same record
+    assert h.handle == f.handle
+    assert h.inode != f.inode
+    file_calls.write(machine.state, h.handle, 0, 8 * PAGE)
+    machine.validate()
+    assert stat(machine, "nr_dirty") == 12
+    g.unlink()
+    with pytest.raises(ValueError, match="no such file"):
+        file_calls.unlink(machine.state, g.handle)
+    machine.validate()
