@@ -29,5 +29,9 @@ cdef void page_leaves(Mm* mm, File* f, uint32_t pfn) noexcept nogil
 # The frame of a cached page, -E_NOENT for a hole, a shadow or a swap entry. Whether a page of [first, end) is mapped.
 cdef int64_t filemap_lookup(Mm* mm, uint32_t file, uint64_t index) noexcept nogil
 cdef bint range_mapped(Mm* mm, uint32_t file, uint64_t first, uint64_t end) noexcept nogil
-# Reclaim takes a page that no one uses out of its file's index and leaves a shadow (not 0) in its place. The page is the caller's then.
-cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow) noexcept nogil
+# Reclaim takes a page that no one uses out of its file's index and leaves a shadow in its place, or nothing (0). The page is the caller's then.
+cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow, unsigned cpu) noexcept nogil
+# A page of shmem that no one maps moves from its file's index, which names the slot then, to the swap cache.
+cdef void page_cache_to_swap(Mm* mm, uint32_t pfn, uint32_t slot) noexcept nogil
+# radix_prune(): nodes that hold nothing any longer go, and are no group's any more.
+cdef void index_prune(Mm* mm, File* f, XNode* leaf, unsigned cpu) noexcept nogil

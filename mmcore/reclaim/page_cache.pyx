@@ -1,18 +1,27 @@
 """What a page cache holds: pages come into the index of a file and leave it, with what their records and the counters say of it.
 
-Models: __filemap_add_folio, filemap_unaccount_folio, filemap_get_entry, page_cache_delete with a shadow (mm/filemap.c, v6.12), for files with
-single-page folios. The
-caller brings pages and gives them back to the allocator. Simplifies: index nodes come from their pool, which mmcore.vm.radix asks by
-itself (sys/index_nodes charges them). Omits: swap entries of shmem; the count of nodes that hold nothing but shadows.
+Models: __filemap_add_folio, filemap_unaccount_folio, filemap_get_entry, page_cache_delete with a shadow (mm/filemap.c), the move of a page
+from the index to the swap cache in shmem_writepage and shmem_delete_from_page_cache (mm/shmem.c), v6.12, for files with single-page
+folios. The caller brings pages and gives them back to the allocator. Simplifies: index nodes come from their pool, which mmcore.vm.radix
+asks by itself (sys/index_nodes charges them). Omits: the count of nodes that hold nothing but shadows.
 """
 from mmcore.base.errors cimport E_NOENT
 from mmcore.base.flags cimport PG_file, PG_meta, PG_swapbacked, PG_uptodate
 from mmcore.base.records cimport Page, meta_at, page_at
 from mmcore.base.vmscan_trace cimport trace_page_add, trace_page_del
 from mmcore.base.stat_items cimport NS_NR_FILE_PAGES, NS_NR_SHMEM
-from mmcore.vm.radix cimport RADIX_MASK, page_slot, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_pfn
+from mmcore.base.vm_records cimport MEMCG_DYING, SLOT_SHMEM
+from mmcore.reclaim.memcg cimport memcg_at, obj_account, obj_refill
+from mmcore.reclaim.swap cimport swap_cache_add, swap_dup, swap_slot_at
+from mmcore.vm.radix cimport (
+    RADIX_MASK, RADIX_MAX_HEIGHT, page_slot, radix_leaf, radix_lookup, radix_mark, radix_next, radix_prune, slot_is_page, slot_is_shadow, slot_pfn,
+    swap_slot_value, xnode_at,
+)
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
-from mmcore.vm.rmap cimport page_index, set_page_index
+from mmcore.vm.rmap cimport page_index, set_page_index, sync_meta
+
+cdef enum:
+    NODE_BYTES = 592            # of a radix_tree_node with the pointer to its owner, as sys/index_nodes charges it
 
 
 cdef void page_enters(Mm* mm, File* f, uint32_t file, uint64_t index, uint32_t pfn) noexcept nogil:
@@ -68,12 +77,63 @@ cdef bint range_mapped(Mm* mm, uint32_t file, uint64_t first, uint64_t end) noex
     return False
 
 
-cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow) noexcept nogil:
-    cdef Page* p = page_at(mm, pfn)
-    cdef uint64_t index = page_index(meta_at(mm, pfn)) if p.flags & PG_meta else 0
-    cdef File* f = mapping_at(mm, p.private_)
+cdef void uncharge_node(Mm* mm, uint32_t id_, unsigned cpu) noexcept nogil:
+    if memcg_at(mm, id_).flags == MEMCG_DYING:          # it may be gone afterwards
+        obj_account(mm, id_, -NODE_BYTES, cpu)
+        obj_refill(mm, id_, NODE_BYTES, True, cpu)
+    else:
+        obj_refill(mm, id_, NODE_BYTES, True, cpu)
+        obj_account(mm, id_, -NODE_BYTES, cpu)
+
+
+cdef void index_prune(Mm* mm, File* f, XNode* leaf, unsigned cpu) noexcept nogil:
+    # The path is noted first: of its nodes those that are empty afterwards have gone.
+    cdef XNode* path[12]
+    cdef uint32_t ids[12]
+    cdef int n = 0, k
+    cdef XNode* at = leaf
+    while n < RADIX_MAX_HEIGHT:
+        path[n] = at
+        ids[n] = at.memcg
+        n += 1
+        if at.up == 0:
+            break
+        at = xnode_at(mm, at.up)
+    radix_prune(mm, f, leaf)
+    for k in range(n):
+        if ids[k] and path[k].count == 0:
+            uncharge_node(mm, ids[k], cpu)
+
+
+cdef inline uint64_t index_of(Mm* mm, uint32_t pfn) noexcept nogil:
+    return page_index(meta_at(mm, pfn)) if page_at(mm, pfn).flags & PG_meta else 0
+
+
+cdef void page_cache_evict(Mm* mm, uint32_t pfn, uint64_t shadow, unsigned cpu) noexcept nogil:
+    cdef uint64_t index = index_of(mm, pfn)
+    cdef File* f = mapping_at(mm, page_at(mm, pfn).private_)
     cdef XNode* leaf = radix_leaf(mm, f, index)
     leaf.slots[index & RADIX_MASK] = shadow
-    leaf.nr_shadows += 1
     trace_page_del(mm, pfn, <uint32_t>index)
     page_leaves(mm, f, pfn)
+    if shadow:
+        leaf.nr_shadows += 1
+        return
+    leaf.count -= 1
+    if leaf.count <= 1:
+        index_prune(mm, f, leaf, cpu)
+
+
+cdef void page_cache_to_swap(Mm* mm, uint32_t pfn, uint32_t slot) noexcept nogil:
+    cdef Page* p = page_at(mm, pfn)
+    cdef uint64_t index = index_of(mm, pfn)
+    cdef File* f = mapping_at(mm, p.private_)
+    radix_leaf(mm, f, index).slots[index & RADIX_MASK] = swap_slot_value(slot)
+    page_leaves(mm, f, pfn)
+    p.flags &= ~<uint32_t>PG_file
+    p.private_ = 0
+    set_page_index(meta_at(mm, pfn), 0)
+    sync_meta(mm, pfn)
+    swap_cache_add(mm, pfn, slot)
+    swap_slot_at(mm, slot).flags |= SLOT_SHMEM
+    swap_dup(mm, slot)

@@ -1,7 +1,7 @@
 """What becomes of each page that reclaim has isolated.
 
 Models: shrink_folio_list, folio_check_references, pageout, __remove_mapping and the release of what was freed in batches of 31
-(mm/vmscan.c, v6.12). Simplifies: no page is found locked. Omits: large folios (they are kept active until they can be split here),
+(mm/vmscan.c), shmem_writepage (mm/shmem.c), v6.12. Simplifies: no page is found locked. Omits: large folios (they are kept active until they can be split here),
 demotion to slower nodes, pages pinned for DMA, filesystems' private data.
 """
 from libc.string cimport memset
@@ -19,7 +19,7 @@ from mmcore.phys.buddy cimport pageblock_mt, zone_of
 from mmcore.phys.pcp cimport free_to_pcp
 from mmcore.reclaim.lru cimport folio_nr_pages, lru_batched
 from mmcore.reclaim.memcg cimport count_memcg_events, lruvec_stat_mod, page_memcg, uncharge_pages
-from mmcore.reclaim.page_cache cimport page_cache_evict
+from mmcore.reclaim.page_cache cimport page_cache_evict, page_cache_to_swap
 from mmcore.reclaim.rmap_walk cimport Referenced, folio_mapped, folio_referenced, try_to_unmap
 from mmcore.reclaim.swap cimport (
     folio_alloc_swap, folio_free_swap, page_swap_slot, swap_cache_add, swap_cache_del, swap_cache_put_slot, swap_full, swap_writepage,
@@ -116,11 +116,24 @@ cdef int pageout(Mm* mm, uint32_t pfn, uint32_t node, ScanControl* sc, ReclaimSt
     # A dirty page: only swap and tmpfs can be written from here.
     cdef Page* p = page_at(mm, pfn)
     cdef int rc
-    if not p.flags & PG_swapcache:
+    cdef uint32_t slot
+    cdef bint shmem = p.flags & (PG_swapcache | PG_swapbacked) == PG_swapbacked and page_is_file(p.flags)
+    if shmem:
+        # is_page_cache_freeable()
+        if p.flags & PG_meta and meta_at(mm, pfn).extra_refs or lru_batched(mm, pfn):
+            return KEEP
+    elif not p.flags & PG_swapcache:
         return ACTIVATE
     flush_tlb(mm, sc.cpu)
     folio_clear_dirty_for_io(mm, pfn)
     p.flags |= PG_reclaim
+    if shmem:
+        slot = folio_alloc_swap(mm, pfn, sc.cpu) if mm.g.total_swap_pages else 0
+        if slot == 0:
+            folio_mark_dirty(mm, pfn, sc.cpu)
+            p.flags &= ~<uint32_t>PG_reclaim
+            return ACTIVATE
+        page_cache_to_swap(mm, pfn, slot)
     rc = swap_writepage(mm, pfn, sc.cpu)
     if rc < 0:
         folio_mark_dirty(mm, pfn, sc.cpu)
@@ -144,7 +157,7 @@ cdef int remove_mapping(Mm* mm, uint32_t pfn, ScanControl* sc) noexcept nogil:
         swap_cache_del(mm, pfn, workingset_eviction(mm, pfn, target))
         swap_cache_put_slot(mm, slot, sc.cpu)
         return FREE
-    page_cache_evict(mm, pfn, workingset_eviction(mm, pfn, target) if is_file_lru(p.flags) else 0)
+    page_cache_evict(mm, pfn, workingset_eviction(mm, pfn, target) if is_file_lru(p.flags) else 0, sc.cpu)
     return FREE
 
 

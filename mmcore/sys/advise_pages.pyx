@@ -8,7 +8,7 @@ pages old and inactive; reclaim takes them when it comes), large folios of files
 from mmcore.base.errors cimport E_AGAIN, E_INVAL, E_NOMEM
 from mmcore.base.flags cimport PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_swapcache, PG_unevictable
 from mmcore.base.records cimport meta_at, page_at
-from mmcore.base.vm_records cimport MM_SWAPENTS, Vma
+from mmcore.base.vm_records cimport FILE_SHMEM, MM_SWAPENTS, Vma
 from mmcore.reclaim.lru cimport lru_deactivate, lru_lazyfree
 from mmcore.reclaim.mlock cimport mlock_folio, munlock_folio
 from mmcore.reclaim.swap cimport free_swap_and_cache, swap_pte_slot
@@ -17,7 +17,7 @@ from mmcore.sys.flush cimport FlushRange, flush_note, flush_noted
 from mmcore.sys.khugepaged cimport (
     SCAN_ALLOC_FAIL, SCAN_PAGE_ANON, SCAN_PAGE_STATE, SCAN_PMD_MAPPED, SCAN_SUCCEED, collapse_block, split_folio,
 )
-from mmcore.sys.swap cimport swapin_range
+from mmcore.sys.swap cimport shmem_willneed, swapin_range
 from mmcore.sys.thp cimport folio_head, folio_likely_shared, vma_allows_huge
 from mmcore.sys.truncate cimport file_punch
 from mmcore.vm.pgtable cimport (
@@ -160,7 +160,9 @@ cdef int willneed_range(Mm* mm, uint32_t as_, uint32_t vma, uint64_t start, uint
     cdef Vma* v = &mm.vm.vmas[vma - 1]
     if v.anon_vma:
         swapin_range(mm, as_, start, end, cpu)
-    if v.file:
+    if v.file and mm.vm.files[v.file - 1].flags & FILE_SHMEM:
+        shmem_willneed(mm, v.file, v.pgoff + ((start - v.start) >> 12), v.pgoff + ((end - v.start) >> 12), cpu)
+    elif v.file:
         file_willneed(mm, v.file, v.pgoff + ((start - v.start) >> 12), v.pgoff + ((end - v.start) >> 12), cpu)
     return 0
 

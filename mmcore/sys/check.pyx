@@ -19,7 +19,7 @@ from mmcore.base.stat_items cimport (
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport (
-    AddressSpace, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_LRUVECS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES,
+    AddressSpace, FILE_SHMEM, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_FILES, POOL_LRUVECS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES,
     TableInfo,
     Vma,
 )
@@ -31,6 +31,7 @@ from mmcore.sys.hugetlb cimport (
 from mmcore.sys.memcg_check import memcg_check
 from mmcore.sys.thp cimport folio_head
 from mmcore.vm.pgtable cimport PTE_PSE, PTE_SPECIAL, entry_index, pte_frame, pte_is_table, pte_mapped, table_at
+from mmcore.vm.radix cimport radix_next, slot_is_swap, slot_swap
 from mmcore.vm.rmap cimport (
     NS_NR_ANON_PAGES, NS_NR_MAPPED, PG_ORDER_MASK, PG_ORDER_SHIFT, PG_allocated, PG_anon, PG_meta, PG_swapbacked, page_index, page_is_anon,
     page_is_file, rmap_private,
@@ -389,6 +390,25 @@ cdef bint batch_right(Mm* mm, const uint32_t* batch, uint32_t nr) noexcept nogil
     return True
 
 
+cdef int count_index_users(Mm* mm, Judge* j) except -1:
+    # Entries of tmpfs files' indices that name swap slots.
+    cdef uint32_t x
+    cdef uint64_t at
+    cdef uint64_t* value
+    for x in range(1, mm.vm.pools[POOL_FILES].used + 1):
+        at = 0
+        while mm.vm.files[x - 1].id:
+            value = radix_next(mm, &mm.vm.files[x - 1], &at, <uint64_t>-1)
+            if value == NULL:
+                break
+            if slot_is_swap(value[0]):
+                if not mm.vm.files[x - 1].flags & FILE_SHMEM or value[0] >> 2 == 0 or value[0] >> 2 > mm.vm.pools[POOL_SWAP_SLOTS].used:
+                    fail(f"file {x}, page {at}: an entry {value[0]:#x} names no swap slot")
+                j.swap[slot_swap(value[0]) - 1] += 1
+            at += 1
+    return 0
+
+
 def fail(str text):
     raise ValidationError(text)
 
@@ -502,6 +522,7 @@ def validate_vm(State s not None):
                     and batch_right(mm, mm.vm.cpus[k].lru_lazyfree, mm.vm.cpus[k].lru_lazyfree_nr)
                     and batch_right(mm, mm.vm.cpus[k].lru_deactivate, mm.vm.cpus[k].lru_deactivate_nr)):
                 fail(f"CPU {k}: a batch of LRU pages is damaged")
+        count_index_users(mm, &j)
         check_swap(s, swapped)
         if not deferred_right(mm):
             fail(f"the queue of {mm.vm.g.deferred_nr} folios to be split is damaged")

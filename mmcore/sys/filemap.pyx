@@ -1,7 +1,8 @@
 """Files and their page cache: read(), write(), faults.
 
 Models: filemap_read, filemap_fault, filemap_map_pages, generic_perform_write (mm/filemap.c), truncate_inode_pages,
-invalidate_mapping_pages (mm/truncate.c; of mapped pages: sys/truncate), shmem_get_folio without swap (mm/shmem.c), v6.12, for filesystems
+invalidate_mapping_pages (mm/truncate.c; of mapped pages: sys/truncate), shmem_get_folio,
+shmem_undo_range (mm/shmem.c), v6.12, for filesystems
 with single-page folios. A file's record lives as long as it has a name, an open or a mapping, whatever kind of file it is. Simplifies: one
 open file description for each file holds the read-ahead state; the device takes requests no larger than the window (io_pages), but WILLNEED
 reads its whole range; reading takes no time, so a page is uptodate and unlocked as soon as it is cached. Omits: commit charges of tmpfs pages.
@@ -19,14 +20,16 @@ from mmcore.base.vm_records cimport (
 )
 from mmcore.reclaim.lru cimport folio_mark_accessed, lru_del_many
 from mmcore.reclaim.memcg cimport count_memcg_events
-from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, mapping_at, page_leaves, page_mapped
+from mmcore.reclaim.page_cache cimport FILE_MAX_PAGES_SHIFT, file_pages, filemap_lookup, index_prune, mapping_at, page_leaves, page_mapped
 from mmcore.reclaim.flush_file cimport write_and_wait
+from mmcore.reclaim.swap cimport free_swap_and_cache
 from mmcore.reclaim.writeback cimport file_leaves_writeback, folio_cancel_dirty, folio_mark_dirty, folio_wait_writeback
 from mmcore.sys.commit cimport vm_unacct_memory
-from mmcore.sys.index_nodes cimport index_prune
 from mmcore.sys.readahead cimport async_ra, file_willneed, fill_range, ra_pages, sync_mmap_readahead, sync_ra
+from mmcore.sys.swap cimport shmem_swapin
 from mmcore.vm.radix cimport (
-    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_pfn,
+    RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next, slot_is_page, slot_is_shadow, slot_is_swap, slot_pfn,
+    slot_swap,
 )
 from mmcore.vm.rmap cimport sync_meta
 from mmcore.vm.vma cimport VM_RAND_READ
@@ -71,8 +74,15 @@ cdef void file_put(Mm* mm, uint32_t file, unsigned cpu) noexcept nogil:
 
 cdef int64_t filemap_add(Mm* mm, uint32_t file, uint64_t index, bint write, unsigned cpu) noexcept nogil:
     cdef uint64_t value = radix_lookup(mm, mapping_at(mm, file), index)
+    cdef bint major
+    cdef int64_t pfn
     if slot_is_page(value):
         return slot_pfn(value)
+    if slot_is_swap(value):
+        pfn = shmem_swapin(mm, file, index, cpu, &major)
+        if write and pfn >= 0:
+            folio_mark_accessed(mm, <uint32_t>pfn, cpu)
+        return pfn
     if index >> FILE_MAX_PAGES_SHIFT:
         return -E_FBIG
     if fill_range(mm, file, index, index, <uint64_t>-1, GFP_PAGE_CACHE | (GFP_WRITE_BIT if write else 0), cpu) != 1:
@@ -135,6 +145,11 @@ cdef int64_t filemap_drop_range(Mm* mm, uint32_t file, uint64_t first, uint64_t 
                     leaf.nr_shadows -= 1
                 else:
                     value = 0
+            elif slot_is_swap(value):
+                if dirty:
+                    free_swap_and_cache(mm, slot_swap(value), 1, cpu)
+                else:
+                    value = 0
             if value:
                 leaf.slots[at & RADIX_MASK] = 0
                 leaf.count -= 1
@@ -169,6 +184,7 @@ cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags,
     cdef uint64_t value, r
     cdef int64_t got
     cdef int major = 0
+    cdef bint was_read = False
     if index >= file_pages(f):
         return -E_IO
     value = radix_lookup(mm, f, index)
@@ -186,6 +202,15 @@ cdef int filemap_fault(Mm* mm, uint32_t file, uint64_t index, uint64_t vm_flags,
                 sync_meta(mm, slot_pfn(value))
         pfn[0] = slot_pfn(value)
         return 0
+    if slot_is_swap(value):
+        got = shmem_swapin(mm, file, index, cpu, &was_read)
+        if was_read:
+            mm.vm.g.events[VE_PGMAJFAULT] += 1
+            count_memcg_events(mm, mm.vm.cpus[cpu].memcg, VE_PGMAJFAULT, 1)
+        if got < 0:
+            return -E_NOMEM
+        pfn[0] = <uint32_t>got
+        return was_read
     if not f.flags & FILE_SHMEM:
         mm.vm.g.events[VE_PGMAJFAULT] += 1
         count_memcg_events(mm, mm.vm.cpus[cpu].memcg, VE_PGMAJFAULT, 1)
@@ -273,6 +298,15 @@ cdef int64_t filemap_read(Mm* mm, uint32_t file, uint64_t offset, uint64_t lengt
             index += 1
             continue
         missed += 1
+        if slot_is_swap(value):
+            rc = filemap_add(mm, file, index, False, cpu)
+            if rc < 0:
+                break
+            if <int64_t>index != last:
+                folio_mark_accessed(mm, <uint32_t>rc, cpu)
+            leaf = NULL         # making room may have moved the tree
+            index += 1
+            continue
         if f.flags & FILE_SHMEM:
             # a hole: zeros are copied, nothing is cached
             index += 1

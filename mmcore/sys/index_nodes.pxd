@@ -6,5 +6,3 @@ from mmcore.base.vm_records cimport File, XNode
 
 # radix_make_leaf() for a page that comes in on behalf of the task on `cpu`: NULL without memory, or with a group that is full.
 cdef XNode* index_leaf(Mm* mm, File* f, uint64_t index, unsigned gfp, unsigned cpu) noexcept nogil
-# radix_prune(): nodes that hold nothing any longer go.
-cdef void index_prune(Mm* mm, File* f, XNode* leaf, unsigned cpu) noexcept nogil

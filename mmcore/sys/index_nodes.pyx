@@ -7,8 +7,9 @@ pages yet. Omits: the shrinker of nodes that hold nothing but shadows.
 from libc.stdint cimport uint16_t
 
 from mmcore.base.vm_records cimport POOL_XNODES
-from mmcore.sys.charge cimport charge_object, uncharge_object
-from mmcore.vm.radix cimport RADIX_MAX_HEIGHT, radix_make_leaf, radix_prune, xnode_at
+from mmcore.reclaim.page_cache cimport index_prune
+from mmcore.sys.charge cimport charge_object
+from mmcore.vm.radix cimport radix_make_leaf, xnode_at
 
 cdef enum:
     NODE_BYTES = 592
@@ -35,22 +36,3 @@ cdef XNode* index_leaf(Mm* mm, File* f, uint64_t index, unsigned gfp, unsigned c
         if x == 0:
             return leaf
         n = xnode_at(mm, x)
-
-
-cdef void index_prune(Mm* mm, File* f, XNode* leaf, unsigned cpu) noexcept nogil:
-    # The path is noted first: of its nodes those that are empty afterwards have gone.
-    cdef XNode* path[12]
-    cdef uint32_t ids[12]
-    cdef int n = 0, k
-    cdef XNode* at = leaf
-    while n < RADIX_MAX_HEIGHT:
-        path[n] = at
-        ids[n] = at.memcg
-        n += 1
-        if at.up == 0:
-            break
-        at = xnode_at(mm, at.up)
-    radix_prune(mm, f, leaf)
-    for k in range(n):
-        if ids[k] and path[k].count == 0:
-            uncharge_object(mm, ids[k], NODE_BYTES, cpu)

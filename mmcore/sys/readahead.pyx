@@ -11,10 +11,10 @@ from mmcore.base.errors cimport E_NOMEM
 from mmcore.base.gfp cimport GFP_WRITE_BIT
 from mmcore.base.vm_records cimport FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_RAM, FILE_SHMEM, XNode
 from mmcore.reclaim.lru cimport lru_add, lru_add_many
-from mmcore.reclaim.page_cache cimport cache_insert, file_pages, mapping_at
+from mmcore.reclaim.page_cache cimport cache_insert, file_pages, index_prune, mapping_at
 from mmcore.reclaim.workingset cimport workingset_refault
 from mmcore.sys.charge cimport charge_folio
-from mmcore.sys.index_nodes cimport index_leaf, index_prune
+from mmcore.sys.index_nodes cimport index_leaf
 from mmcore.vm.radix cimport (
     RADIX_MASK, RADIX_SLOTS, radix_leaf, radix_lookup, radix_mark, radix_next_absent, radix_run_before, slot_is_page, slot_is_shadow,
 )
@@ -54,7 +54,8 @@ cdef int64_t fill_range(Mm* mm, uint32_t file, uint64_t first, uint64_t last, ui
     cdef uint64_t index, old
     cdef int64_t want = 0, got, k = 0
     cdef XNode* leaf
-    if mm.vm.cpus[cpu].memcg:
+    # reclaim takes clean pages of shmem away without a trace, and perhaps the leaf with them: no leaf is held over an allocation
+    if mm.vm.cpus[cpu].memcg or f.flags & FILE_SHMEM:
         for index in range(first, last + 1):
             if not slot_is_page(radix_lookup(mm, f, index)):
                 if fill_one(mm, file, index, index == mark, gfp, cpu) < 0:

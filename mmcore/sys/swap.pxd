@@ -13,6 +13,10 @@ cdef int do_swap_page(Mm* mm, AddressSpace* m, uint32_t as_, uint32_t vma, uint6
 cdef uint32_t read_swap_cache(Mm* mm, uint32_t slot, unsigned cpu, bint* made) noexcept nogil
 # The page of a slot for a tmpfs file, with its neighbours (shmem_swapin_cluster): page frame + 1; major[0]: it was read now.
 cdef uint32_t swapin_cluster(Mm* mm, uint32_t slot, unsigned cpu, bint* major) noexcept nogil
+# shmem_swapin_folio(): the page of a tmpfs file that swap holds comes back into the file's index, dirty: its frame or -E_NOMEM.
+cdef int64_t shmem_swapin(Mm* mm, uint32_t file, uint64_t index, unsigned cpu, bint* major) noexcept nogil
+# MADV_WILLNEED of pages [first, end) of a tmpfs file: those in swap are read into the swap cache.
+cdef void shmem_willneed(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil
 # MADV_WILLNEED of a stretch of private memory: its swap entries' pages are read.
 cdef void swapin_range(Mm* mm, uint32_t as_, uint64_t start, uint64_t end, unsigned cpu) noexcept nogil
 # swapon(): index + 1, or -errno. swapoff() reads everything back: 0, -E_NOMEM (nothing is lost, the area stays), -E_INVAL.

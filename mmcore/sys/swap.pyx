@@ -1,8 +1,8 @@
 """Pages that come back from swap; swapon and swapoff.
 
 Models: do_swap_page (mm/memory.c), read_swap_cache_async, swap_cluster_readahead, swap_vma_readahead, swap_cache_get_folio
-(mm/swap_state.c), swap_read_folio (mm/page_io.c), swapon, swapoff and try_to_unuse (mm/swapfile.c), swapin_walk_pmd_entry (mm/madvise.c),
-all v6.12. Simplifies: reading is complete at once. Omits: several pages by one fault (sizes of mTHP), KSM, zswap, poisoned pages.
+(mm/swap_state.c), swap_read_folio (mm/page_io.c), swapon, swapoff and try_to_unuse (mm/swapfile.c), swapin_walk_pmd_entry,
+force_shm_swapin_readahead (mm/madvise.c), shmem_swapin_folio and shmem_unuse (mm/shmem.c), all v6.12. Simplifies: reading is complete at once. Omits: several pages by one fault (sizes of mTHP), KSM, zswap, poisoned pages.
 
 PG_reclaim of a page in the swap cache that is not under write-back says, as in the kernel, that it was read ahead.
 """
@@ -13,23 +13,27 @@ from mmcore.base.flags cimport PG_anon, PG_lru, PG_mlocked, PG_reclaim, PG_swapb
 from mmcore.base.records cimport Page, meta_at, page_at
 from mmcore.base.stat_items cimport NS_NR_ANON_PAGES, VE_PGMAJFAULT, VE_PGPGIN, VE_PSWPIN, VE_SWAP_RA, VE_SWAP_RA_HIT, VE_SWPIN_ZERO
 from mmcore.base.vm_records cimport (
-    MEMCG_ONLINE, MM_ANONPAGES, MM_SWAPENTS, POOL_MMS, POOL_SWAP_AREAS, SLOT_ZERO, SWP_SOLIDSTATE, SWP_USED, SWP_WRITEOK, SwapArea, SwapSlot,
+    FILE_SHMEM, File, MEMCG_ONLINE, MM_ANONPAGES, MM_SWAPENTS, POOL_FILES, POOL_MMS, POOL_SWAP_AREAS, SLOT_ZERO, SWP_SOLIDSTATE, SWP_USED, SWP_WRITEOK, SwapArea,
+    SwapSlot,
 )
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
 from mmcore.reclaim.lru cimport lru_add, lru_add_drain, lru_batched
 from mmcore.reclaim.memcg cimport count_memcg_events, memcg_at, page_memcg
 from mmcore.reclaim.mlock cimport mlock_folio
+from mmcore.reclaim.page_cache cimport cache_insert, mapping_at
 from mmcore.reclaim.swap cimport (
     SWP_EXCLUSIVE, folio_free_swap, put_swap_page, swap_area_add, swap_area_disable, swap_area_enable, swap_area_of, swap_area_remove,
-    swap_cache_add, swap_cached_page, swap_free, swap_full, swap_pte_slot, swap_slot_at, swap_synchronous,
+    swap_cache_add, swap_cache_del, swap_cache_put_slot, swap_cached_page, swap_free, swap_full, swap_pte_slot, swap_slot_at, swap_synchronous,
 )
 from mmcore.reclaim.workingset cimport is_shadow, workingset_refault
+from mmcore.reclaim.writeback cimport folio_mark_dirty, folio_wait_writeback
 from mmcore.sys.charge cimport charge_folio
 from mmcore.sys.commit cimport vm_enough_memory, vm_unacct_memory
 from mmcore.sys.fault_codes cimport MAJOR, MINOR, OOM
 from mmcore.vm.anon_vma cimport anon_vma_prepare
 from mmcore.vm.pgtable cimport PTE_ACCESSED, PTE_PSE, PTE_RW, entry_index, mm_at, pte_frame, pte_is_table, pte_mapped, set_entry, table_at, walk_level
 from mmcore.vm.prot cimport mkdirty, page_prot
+from mmcore.vm.radix cimport radix_leaf, radix_lookup, radix_next, slot_is_swap, slot_swap
 from mmcore.vm.rmap cimport anon_mapcount, anon_rmap_exclusive, anon_rmap_first, anon_rmap_share
 from mmcore.vm.vma cimport VM_LOCKED, VM_SPECIAL, VM_WRITE
 
@@ -260,6 +264,60 @@ cdef uint32_t swapin_cluster(Mm* mm, uint32_t slot, unsigned cpu, bint* major) n
     return x
 
 
+# ---------------------------------------------------------------- tmpfs
+
+cdef int64_t shmem_swapin(Mm* mm, uint32_t file, uint64_t index, unsigned cpu, bint* major) noexcept nogil:
+    cdef File* f = mapping_at(mm, file)
+    cdef uint32_t slot = slot_swap(radix_lookup(mm, f, index)), x = swapin_cluster(mm, slot, cpu, major)
+    if x == 0:
+        return -E_NOMEM
+    folio_wait_writeback(mm, x - 1, cpu)
+    page_at(mm, x - 1).flags &= ~<uint32_t>PG_reclaim
+    # the leaf stands: it holds the entry of the slot
+    swap_cache_del(mm, x - 1, 0)
+    cache_insert(mm, file, radix_leaf(mm, f, index), index, x - 1, False)
+    swap_cache_put_slot(mm, slot, cpu)
+    folio_mark_dirty(mm, x - 1, cpu)
+    swap_free(mm, slot, cpu)
+    return x - 1
+
+
+cdef void shmem_willneed(Mm* mm, uint32_t file, uint64_t first, uint64_t end, unsigned cpu) noexcept nogil:
+    cdef uint64_t at = first
+    cdef uint64_t* value
+    cdef bint made
+    while at < end:
+        value = radix_next(mm, mapping_at(mm, file), &at, end - 1)
+        if value == NULL:
+            break
+        if slot_is_swap(value[0]):
+            read_swap_cache(mm, slot_swap(value[0]), cpu, &made)
+        at += 1
+    lru_add_drain(mm, cpu)
+
+
+cdef bint shmem_unuse(Mm* mm, SwapArea* a, unsigned cpu) noexcept nogil:
+    # Everything that tmpfs has in an area comes back; False: memory ran out.
+    cdef uint32_t x
+    cdef uint64_t at
+    cdef uint64_t* value
+    cdef File* f
+    cdef bint major
+    for x in range(1, mm.vm.pools[<int>POOL_FILES].used + 1):
+        f = mapping_at(mm, x)
+        if f.id == 0 or not f.flags & FILE_SHMEM:
+            continue
+        at = 0
+        while a.inuse:
+            value = radix_next(mm, f, &at, <uint64_t>-1)
+            if value == NULL:
+                break
+            if slot_is_swap(value[0]) and slot_swap(value[0]) - 1 - a.first_slot < a.max and shmem_swapin(mm, x, at, cpu, &major) < 0:
+                return False
+            at += 1
+    return True
+
+
 # ---------------------------------------------------------------- the fault
 
 cdef inline bint held(Mm* mm, uint32_t pfn) noexcept nogil:
@@ -399,6 +457,8 @@ cdef bint try_to_unuse(Mm* mm, SwapArea* a, unsigned cpu) noexcept nogil:
     cdef uint32_t as_, vma, offset, x
     cdef AddressSpace* m
     cdef bint done
+    if not shmem_unuse(mm, a, cpu):
+        return False
     for as_ in range(1, mm.vm.pools[<int>POOL_MMS].used + 1):
         m = mm_at(mm, as_)
         vma = m.vma_first if m.pid else 0

@@ -30,6 +30,16 @@ cdef inline bint slot_is_page(uint64_t value) noexcept nogil:
 cdef inline bint slot_is_shadow(uint64_t value) noexcept nogil:
     return value & SLOT_KIND == SLOT_SHADOW
 
+cdef inline bint slot_is_swap(uint64_t value) noexcept nogil:
+    return value & SLOT_KIND == SLOT_SWAP
+
+# A swap slot (number + 1) as an index holds it, and back.
+cdef inline uint64_t swap_slot_value(uint32_t slot) noexcept nogil:
+    return <uint64_t>slot << 2 | SLOT_SWAP
+
+cdef inline uint32_t slot_swap(uint64_t value) noexcept nogil:
+    return <uint32_t>(value >> 2)
+
 cdef inline uint32_t slot_pfn(uint64_t value) noexcept nogil:
     return <uint32_t>((value & ~radix_mark()) >> 2) - 1
 
