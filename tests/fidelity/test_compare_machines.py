@@ -157,10 +157,12 @@ def test_a_dump_may_lie_in_one_directory(machine, tmp_path):
     assert wrong(compare(case)) == []
 
 
-def test_a_case_without_its_machinery_is_one_row():
-    (row,) = compare(Case("reclaim", "some_run", Path("/nowhere"), {"lru": "mglru"}))
+@pytest.mark.parametrize(("kind", "told"), [("reclaim", "generational"), ("evict", "generational"), ("extra", "slab allocator")])
+def test_a_case_without_its_machinery_is_one_row(kind, told):
+    (row,) = compare(Case(kind, "some_run", Path("/nowhere"), {"lru": "mglru"}))
     assert row["ours"] is None
-    assert "reclaim" in row["error"]
+    assert row["case"] == "some_run"
+    assert told in row["error"]
 
 
 def write_index(place: Path, index: object) -> Path:
@@ -258,6 +260,6 @@ Freeing unused kernel image (initmem) memory: 8K
 
 
 def test_inputs_are_told_in_one_table():
-    assert {"machine", "trace"} == {kind for row in table() for kind in row["kinds"].split()}
+    assert {"machine", "trace", "reclaim", "evict"} == {kind for row in table() for kind in row["kinds"].split()}
     assert all(all(row.values()) for row in table())
     assert len(table("machine")) < len(table())
