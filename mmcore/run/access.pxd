@@ -5,6 +5,7 @@ from mmcore.base.records cimport Mm
 
 cdef struct AccessCounts:
     int64_t result[8]       # by mmcore.sys.fault.Fault
+    uint8_t read_bit        # set in the code of a fault during which pages came from a device; 0: not told
 
 # Accesses vpns[0:n] in order; writes: a byte an access, or NULL with `all_write`; codes: receives a Fault a access, or NULL.
 # Stops behind an access that found no memory (OOM); returns how many were made.

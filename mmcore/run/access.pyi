@@ -2,6 +2,8 @@ import numpy as np
 
 from mmcore.base.state import State
 
+READ_BIT: int
+
 def access(
     state: State,
     handle: int,
@@ -11,6 +13,7 @@ def access(
     codes: np.ndarray | None = ...,
     flush: int = ...,
     first: int = ...,
+    reads: bool = ...,
 ) -> tuple[int, np.ndarray]: ...
 def read_pages(
     state: State,
@@ -21,4 +24,5 @@ def read_pages(
     codes: np.ndarray | None = ...,
     flush: int = ...,
     first: int = ...,
+    reads: bool = ...,
 ) -> tuple[int, int]: ...

@@ -15,6 +15,7 @@ cimport numpy as cnp
 from mmcore.alloc.kswapd cimport kswapd_check
 from mmcore.base.args cimport as_int
 from mmcore.base.costs cimport COST_ACCESS, COST_FD_ACCESS, COST_MINOR_FAULT, COST_ZERO_PAGE, cost_of
+from mmcore.base.stat_items cimport VE_PGPGIN
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.run.events cimport pass_time
 from mmcore.sys.charge cimport handle_over_high
@@ -30,6 +31,7 @@ cnp.import_array()
 
 cdef enum:
     AHEAD = 16
+    READ_FLAG = 0x10
 
 
 cdef inline void faulted(Mm* mm, int64_t n, unsigned cpu) noexcept nogil:
@@ -71,6 +73,7 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
     cdef uint64_t* e
     cdef unsigned level
     cdef int64_t i = 0, hits = 0, row, k
+    cdef uint64_t reads
     cdef int found, r
     cdef bint write
     while i < n:
@@ -78,6 +81,7 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
             tlb_prefetch(t, cpu, as_, vpns[i + AHEAD])
         write = all_write or (writes != NULL and writes[i])
         r = HIT
+        reads = mm.vm.g.events[VE_PGPGIN]
         if vpns[i] >= limit:
             r = handle_fault(mm, as_, vpns[i] << 12, write, cpu)
         else:
@@ -109,6 +113,8 @@ cdef int64_t run_through_tlb(Mm* mm, Tlb* t, uint32_t as_, const uint64_t* vpns,
         if r == HIT:
             hits += 1
             continue
+        if codes != NULL and mm.vm.g.events[VE_PGPGIN] != reads:
+            codes[i - 1] |= counts.read_bit
         counts.result[r] += 1
         if r == OOM:
             break
@@ -123,7 +129,7 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
     cdef uint64_t* at[WALK_GROUP]
     cdef uint8_t levels[WALK_GROUP]
     cdef uint64_t* e
-    cdef uint64_t v, bits, nothing = 0
+    cdef uint64_t v, bits, reads, nothing = 0
     cdef uint64_t limit = mm_at(mm, as_).task_size >> 12
     cdef unsigned level
     cdef int64_t i = 0, hits = 0, row
@@ -168,12 +174,15 @@ cdef int64_t run_accesses(Mm* mm, uint32_t as_, const uint64_t* vpns, const uint
                         break
                     k += <int>row
                     continue
+            reads = mm.vm.g.events[VE_PGPGIN]
             r = handle_fault(mm, as_, vpns[i + k] << 12, write, cpu)
             faulted(mm, 1, cpu)
             stale = True
             counts.result[r] += 1
             if codes != NULL:
                 codes[i + k] = <uint8_t>r
+                if mm.vm.g.events[VE_PGPGIN] != reads:
+                    codes[i + k] |= counts.read_bit
             k += 1
             if r == OOM:
                 counts.result[HIT] += hits
@@ -210,11 +219,15 @@ cdef int64_t run_with_flushes(Mm* mm, uint32_t as_, const uint64_t* vpns, const 
     return n
 
 
-def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, flush=0, first=0):
+READ_BIT = READ_FLAG
+"""What `reads` adds to the code of an access during which pages came from a device, whoever needed them."""
+
+
+def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, flush=0, first=0, bint reads=False):
     """One read() of 4096 bytes for each page of `indices` (uint64) of a file, by the task of address space `handle` (0: none), in order.
 
     codes (uint8) receives 0 for a page that was there, 1 for one that had to be read, 6 when memory ran out (the last one then); a page
-    beyond the end reads nothing (7). flush, first: as in access(). Returns (done, pages that had to be read).
+    beyond the end reads nothing (7). flush, first, reads: as in access(). Returns (done, pages that had to be read).
     """
     cdef cnp.ndarray v = checked(indices, np.uint64, "indices"), c
     cdef int64_t n = cnp.PyArray_SIZE(v), i, got, misses = 0, missed = 0
@@ -222,6 +235,7 @@ def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, f
     cdef const uint64_t* vp = <const uint64_t*>cnp.PyArray_DATA(v)
     cdef unsigned on = <unsigned>as_int(cpu, "cpu", 0, state.c.g.nr_cpus - 1)
     cdef int64_t every = as_int(flush, "flush", 0, 1 << 40), at = as_int(first, "first", 0, 1 << 60)
+    cdef uint64_t came
     cdef uint32_t x
     if codes is not None:
         c = checked(codes, np.uint8, "codes")
@@ -241,10 +255,13 @@ def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, f
         with nogil:
             i = 0
             while i < n:
+                came = state.c.vm.g.events[VE_PGPGIN]
                 got = filemap_read(&state.c, x, vp[i] << 12 if vp[i] < <uint64_t>1 << 51 else <uint64_t>1 << 63, 4096, on, &misses)
                 missed += misses
                 if cp != NULL:
                     cp[i] = OOM if got < 0 else 7 if got == 0 else <uint8_t>(misses != 0)
+                    if reads and state.c.vm.g.events[VE_PGPGIN] != came:
+                        cp[i] |= <uint8_t>READ_FLAG
                 i += 1
                 if got < 0:
                     break
@@ -260,11 +277,12 @@ def read_pages(State state not None, handle, file, indices, cpu=0, codes=None, f
     return i, missed
 
 
-def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None, flush=0, first=0):
+def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None, flush=0, first=0, bint reads=False):
     """Access pages `vpns` (uint64 array of page numbers, address >> 12) of address space `handle`, in order, on behalf of `cpu`.
 
     flush: the program empties the CPU's TLB, and with it the LRU batches, behind every access whose number, counted from `first`, is a
-    multiple of it (0: never).
+    multiple of it (0: never). reads: codes of accesses during which pages came from a device carry READ_BIT, too: a minor fault that
+    meets the mark of read-ahead reads.
 
     writes: None or False (all read), True (all write), or a uint8/bool array; codes: an array of uint8 that receives a
     mmcore.sys.fault.Fault for each. Returns (done, counts): how many were made (fewer only when memory ran out: the last one then
@@ -297,6 +315,7 @@ def access(State state not None, handle, vpns, writes=None, cpu=0, codes=None, f
                 raise ValueError(f"codes shares memory with {name}")
     for r in range(8):
         counts.result[r] = 0
+    counts.read_bit = READ_FLAG if reads else 0
     state_lock(state)
     try:
         if isinstance(handle, bool) or not isinstance(handle, int) or handle < 0 or not mm_alive(&state.c, handle):

@@ -45,6 +45,7 @@ cdef int64_t op_access(Mm* mm, const OpRecord* o, uint32_t as_, uint64_t address
     cdef uint64_t vpn = address >> 12
     cdef uint8_t code = 0
     counts.result[:] = [0, 0, 0, 0, 0, 0, 0, 0]
+    counts.read_bit = 0
     run_accesses(mm, as_, &vpn, NULL, o.flags & OPF_WRITE != 0, 1, o.cpu, &code, &counts)
     value[0] = code
     if code <= HIT:
@@ -61,6 +62,7 @@ cdef int64_t op_access_range(Mm* mm, const OpRecord* o, uint32_t as_, uint64_t a
     if o.b > 1 << 24:           # one op is not interrupted
         return -E_INVAL
     counts.result[:] = [0, 0, 0, 0, 0, 0, 0, 0]
+    counts.read_bit = 0
     while left:
         n = CHUNK if left > CHUNK else <int64_t>left
         for k in range(<int>n):

@@ -3,12 +3,13 @@
 Models: page_cache_sync_ra, page_cache_async_ra, page_cache_ra_unbounded, force_page_cache_ra (mm/readahead.c),
 do_sync_mmap_readahead (mm/filemap.c), v6.12. Simplifies: one open file description for each file holds the read-ahead state; the device
 takes requests no larger than the window (io_pages), but WILLNEED reads its whole range; reading takes no time, so a page is uptodate and
-unlocked as soon as it is cached. Omits: large folios, pgpgin.
+unlocked as soon as it is cached; pgpgin is counted when a page is cached. Omits: large folios.
 """
 from mmcore.alloc.page_alloc cimport alloc_pages_node, alloc_pages_run
 from mmcore.alloc.page_free cimport free_pages_order
 from mmcore.base.errors cimport E_NOMEM
 from mmcore.base.gfp cimport GFP_WRITE_BIT
+from mmcore.base.stat_items cimport VE_PGPGIN
 from mmcore.base.vm_records cimport FILE_RA_RANDOM, FILE_RA_SEQUENTIAL, FILE_RAM, FILE_SHMEM, XNode
 from mmcore.reclaim.lru cimport lru_add, lru_add_many
 from mmcore.reclaim.page_cache cimport cache_insert, file_pages, index_prune, mapping_at
@@ -23,7 +24,14 @@ from mmcore.vm.vma cimport VM_HUGEPAGE, VM_RAND_READ, VM_SEQ_READ
 cdef enum:
     GFP_READAHEAD = 0x112cca        # GFP_HIGHUSER_MOVABLE | NORETRY | NOWARN
     MMAP_LOTSAMISS = 100
+    KIB_A_PAGE = 4
     HPAGE_PMD_NR = 512
+
+
+cdef inline void count_reads(Mm* mm, const File* f, int64_t pages, unsigned gfp) noexcept nogil:
+    # What the device gave. A page that is about to be written is not read, and files of memory have no device.
+    if not f.flags & (FILE_SHMEM | FILE_RAM) and not gfp & GFP_WRITE_BIT:
+        mm.vm.g.events[VE_PGPGIN] += KIB_A_PAGE * pages
 
 
 cdef int64_t fill_one(Mm* mm, uint32_t file, uint64_t index, bint mark, unsigned gfp, unsigned cpu) noexcept nogil:
@@ -45,6 +53,7 @@ cdef int64_t fill_one(Mm* mm, uint32_t file, uint64_t index, bint mark, unsigned
     if slot_is_shadow(old) and not gfp & GFP_WRITE_BIT:
         workingset_refault(mm, <uint32_t>pfn, old, cpu)
     lru_add(mm, <uint32_t>pfn, cpu)
+    count_reads(mm, mapping_at(mm, file), 1, gfp)
     return pfn
 
 
@@ -84,6 +93,7 @@ cdef int64_t fill_range(Mm* mm, uint32_t file, uint64_t first, uint64_t last, ui
         k += 1
     if got:
         lru_add_many(mm, pfns, got, cpu)
+        count_reads(mm, f, got, gfp)
     elif leaf.count == 0:
         index_prune(mm, f, leaf, cpu)
     return got if got == want else -1 - got

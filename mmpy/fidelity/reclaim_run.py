@@ -3,6 +3,8 @@
 The program of the recordings: it is attached to a group with memory.max, maps its file or anonymous memory (or opens the file, to read
 it), writes the anonymous pages once if they are to be there before, and then makes its accesses, one page each. After every `flush`-th
 access it flushes its TLB, which drains the CPU's batches; at each checkpoint the group's memory.stat is read, which folds statistics.
+At the end it reads memory.stat, then the system's files and the list of generations, whose buffers its group is charged for (what is
+over the limit then is reclaimed), then memory.events, and last which pages are resident.
 
 Models: the program, its group, swap on memory or a disk, devices by their kind. Simplifies: nothing else runs on the machine; what was
 resident before is anonymous memory of another program. Omits: machines with several CPUs.
@@ -19,6 +21,7 @@ import numpy as np
 
 from mmcore.base.trace import Tracer
 from mmcore.base.vmscan_trace import watched
+from mmcore.run.access import READ_BIT
 from mmcore.sys import memcg_calls
 from mmpy.fidelity.reclaim_case import (
     ACC_MAJOR,
@@ -53,13 +56,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RunResult", "Unknowns", "run_case", "simulate"]
 
-PAGE = 4096
+PAGE, SECTOR = 4096, 512
 SWAP_BYTES = 512 << 20
 _NOTHING_ELSE = Unknowns()
 NO_BITS = 0x80  # an access that was never made
 _CHECKPOINT_VMSTAT = ("nr_free_pages", "pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_direct")
 _BITS = np.full(256, NO_BITS, np.uint8)
 _BITS[Fault.HIT], _BITS[Fault.MINOR], _BITS[Fault.MAJOR] = 0, ACC_MINOR, ACC_MAJOR | ACC_READ
+_BITS[Fault.MINOR | READ_BIT], _BITS[Fault.MAJOR | READ_BIT] = ACC_MINOR | ACC_READ, ACC_MAJOR | ACC_READ
+LAST_READS = 4
+"""Kernel pages for which the group is charged while the program reads further files between the last memory.stat and memory.events."""
 
 
 class NotThereYet(ValueError):
@@ -78,20 +84,23 @@ def run_case(run: Run, accesses: Accesses, unknowns: Unknowns = _NOTHING_ELSE, m
     guest = Guest(machine.fork() if machine is not None else boot(p, run.start), p, unknowns, Tracer() if run.evictions else None)
     guest.prefill()
     before, acc, points = guest.counters(), np.full(p.n, NO_BITS, np.uint8), []
-    stops = sorted({int(ck["t"]) for ck in run.checkpoints} | {p.n} | ({unknowns.fold} if unknowns.fold else set()))
+    folds = unknowns.folds(p.n)
+    stops = sorted({int(ck["t"]) for ck in run.checkpoints} | {p.n} | folds)
     wanted, at = {int(ck["t"]) for ck in run.checkpoints}, 0
     for stop in stops:
         if not at <= stop <= p.n:
             continue
         acc[at:stop] = guest.access(accesses.pages[at:stop], accesses.writes[at:stop], at)
         at = stop
-        if stop == unknowns.fold:
+        if stop in folds:
             guest.fold()
         if stop in wanted:
             guest.read_stat()
             points.append(_point(stop, before, guest.counters(everything=False)))
+    counters = guest.counters()
+    counters |= guest.last_reads()
+    counters = _delta(before, counters)
     pages = guest.pages()
-    counters = _delta(before, guest.counters())
     counters["misses"] = int(np.count_nonzero(acc & MISS))
     counters["resident_end"] = int(np.count_nonzero(pages & PAGE_RESIDENT))
     return RunResult(acc, counters, pages, tuple(points), guest.evictions())
@@ -229,7 +238,7 @@ class Guest:
 
         codes = np.full(len(vpns), Fault.OOM, np.uint8)
         told = {"flush": flush, "first": first} if flush else {}
-        self._watched(lambda: access(self.machine.state, self.process.mm, vpns, writes, 0, codes, **told))
+        self._watched(lambda: access(self.machine.state, self.process.mm, vpns, writes, 0, codes, reads=True, **told))
         return _BITS[codes]
 
     def _read(self, pages: np.ndarray, writes: np.ndarray) -> np.ndarray:
@@ -248,8 +257,10 @@ class Guest:
 
         assert self.file is not None
         codes = np.full(len(pages), Fault.OOM, np.uint8)
-        _need(access, "read_pages")(self.machine.state, self.process.mm, self.file.handle, np.ascontiguousarray(pages), 0, codes)
-        out[codes == 0], out[codes == 1] = 0, ACC_READ
+        _need(access, "read_pages")(self.machine.state, self.process.mm, self.file.handle, np.ascontiguousarray(pages), 0, codes, reads=True)
+        came = codes & READ_BIT != 0
+        codes &= np.uint8(~READ_BIT & 0xFF)
+        out[codes == 0], out[(codes == 1) | came & (codes == 0)] = 0, ACC_READ
 
     def _write_page(self, page: int, out: np.ndarray) -> None:
         from mmcore.sys import file_calls
@@ -273,6 +284,14 @@ class Guest:
         """The periodic fold of statistics falls here."""
         memcg_calls.flush(self.machine.state, 0, True)
 
+    def last_reads(self) -> dict[str, int]:
+        """The program reads what else it reads at the end; memory.events comes last."""
+        if self.group is None:
+            return {}
+        if memcg_calls.charge_kernel(self.machine.state, self.group.id, LAST_READS) > 0:
+            memcg_calls.charge_kernel(self.machine.state, self.group.id, -LAST_READS)
+        return {f"events_{name}": value for name, value in self.group.events.items()}
+
     def counters(self, everything: bool = True) -> dict[str, int]:
         """What is counted, under the recording's names; of the machine's counters only those of checkpoints unless `everything`."""
         out = {"majflt": self.process.majflt, "minflt": self.process.minflt}
@@ -281,7 +300,11 @@ class Guest:
             out |= {f"ms_{name}": stat[name] for name in STAT_EVENTS if name in stat}
             out |= {f"end_{name}": stat[name] // PAGE for name in STAT_SIZES if name in stat}
             out |= {f"events_{name}": value for name, value in self.group.events.items()}
+            out |= {"mem_current_end": self.group.current, "mem_peak": self.group.peak, "swap_current_end": self.group.swap_current}
         vmstat = self.machine.vmstat
+        # Sectors that the program's task is charged for: what was read, and what was dirtied of files; it is the only one that does.
+        out["inblock"] = int(vmstat["pgpgin"]) * 2
+        out["oublock"] = int(vmstat["nr_dirtied"]) * (PAGE // SECTOR)
         for name in vmstat if everything else _CHECKPOINT_VMSTAT:
             out[f"vm_{name}"] = out[f"vmend_{name}"] = int(vmstat[name])
         return out

@@ -1,12 +1,12 @@
 """What a recording of reclaim leaves open, chosen by one search that is the same for every case.
 
 Unknown when a run begins: how many kernel pages its group was already charged for (`k0`), how many pages of other programs wait in the
-CPU's add batch (`fill`), and when the periodic fold of statistics falls into the run (`fold`: before which access; 0: not at all). The
-search varies one of them at a time and keeps what comes closest to the recording, judged by the figures that make two runs equal; where
+CPU's add batch (`fill`), and when the periodic fold of statistics falls into the run (`fold`: before which access the first time, 0: not
+at all; `period`: after how many accesses again, 0: once). The search varies one of them at a time and keeps what comes closest to the recording, judged by the figures that make two runs equal; where
 the kernel repeats itself, by its pages and evictions, too. It stops at a run that cannot be told from the recorded one or, where the kernel
 itself does not repeat, at one within its bar. What it chose is printed with the case.
 
-Models: nothing. Simplifies: one fold a run. Omits: unknowns of machines without groups, where kswapd's timing decides.
+Models: nothing. Simplifies: folds come at even distances in accesses, not in time. Omits: unknowns of machines without groups, where kswapd's timing decides.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ class Unknowns(NamedTuple):
     k0: int = 0
     fill: int = 0
     fold: int = 0
+    period: int = 0
+
+    def folds(self, n: int) -> set[int]:
+        """The accesses of a run of `n` before which statistics are folded."""
+        if not self.fold:
+            return set()
+        return set(range(self.fold, n + 1, self.period)) if self.period else {self.fold}
 
 
 def first_difference(run: Run, ours: RunResult) -> int | None:
@@ -65,14 +72,17 @@ def suffices(run: Run, ours: RunResult) -> bool:
     return all(check.holds for check in bars.checks(run, ours))
 
 
-def _rank(run: Run, ours: RunResult) -> tuple[bool, int]:
-    return bool(bars.equal(run, ours)), mismatch(run, ours)
+def _rank(run: Run, ours: RunResult) -> tuple[bool, int, int]:
+    # Where the kernel repeats itself, what is right shows in how long two runs go together: behind that, everything differs by chance.
+    at = first_difference(run, ours) if bars.family(run) == bars.READ else None
+    together = run.parameters.n if at is None else at
+    return bool(bars.equal(run, ours)), -together, mismatch(run, ours)
 
 
 def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callable[[int, int], object] | None = None) -> RunResult:
     """The run of ours that comes closest to the recorded one; `chosen` tells the unknowns and how many were tried."""
-    tried: dict[Unknowns, tuple[tuple[bool, bool, int], RunResult]] = {}
-    most = MAX_K0 + 1 + MAX_FILL + 2 + FOLDS
+    tried: dict[Unknowns, tuple[tuple[bool, bool, int, int], RunResult]] = {}
+    most = MAX_K0 + 1 + MAX_FILL + 2 + 2 * FOLDS
 
     def best_of(candidates: Iterable[Unknowns]) -> bool:
         """Try candidates; True as soon as one suffices."""
@@ -101,6 +111,11 @@ def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callabl
         # What the fold changes shows at a later reclaim: it lies before the first access that differs.
         reach = run.parameters.n if at is None else at
         yield [best()._replace(fold=fold) for fold in sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)} - {0})]
+        # The next one lies before the first access that differs then, and the others as far apart.
+        fold, at = best().fold, first_difference(run, tried[best()][1])
+        if fold:
+            reach = (run.parameters.n if at is None else at) - fold
+            yield [best()._replace(period=period) for period in sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)}) if period > 0]
 
     for stage in stages():
         if best_of(stage):
