@@ -1,4 +1,4 @@
-"""Files that processes map: their size, and how much of them is cached.
+"""Files that processes map and read: their size, and how much of them is cached.
 
 Models: struct inode with its address_space, as far as mapping needs it. Simplifies: a file has one name and no contents. Omits:
 directories, rights.
@@ -16,7 +16,9 @@ from mmpy.vmviews import FILE_RAM, FILE_SHMEM, FILE_UNLINKED, file_text, text_of
 
 if TYPE_CHECKING:
     from mmpy.machine import Machine
+    from mmpy.process import Process
 
+ADVICE = ("normal", "random", "sequential", "willneed", "dontneed", "noreuse")
 FILE_KINDS = {"disk": 0, "ram": FILE_RAM, "shmem": FILE_SHMEM}
 
 
@@ -73,6 +75,68 @@ class FileObject:
 
         self._row()
         file_calls.unlink(self.machine.state, self.handle)
+
+    def read(self, offset: int = 0, length: str | SupportsIndex | None = None, *, process: Process | None = None) -> tuple[int, int]:
+        """read() of `length` bytes from `offset` on (None: to the end): pages copied from, and how many had to be read first.
+
+        process: the task that reads; pages that come in are charged to its group. MmapError (ENOMEM) if there was no page for the first.
+        """
+        from mmcore.sys import file_calls
+
+        nbytes = max(self.size - offset, 0) if length is None else parse_bytes(length, "length")
+        pages, missed = file_calls.read(self.machine.state, self.handle, offset, nbytes, self._task(process))
+        return outcome(pages, f"read of {nbytes} bytes at {offset} of {self.path!r}"), missed
+
+    def write(self, offset: int, length: str | SupportsIndex, *, process: Process | None = None) -> int:
+        """write() of `length` bytes at `offset`: pages written. The file grows. MmapError: ENOMEM if none was, EFBIG beyond the largest file."""
+        from mmcore.sys import file_calls
+
+        nbytes = parse_bytes(length, "length")
+        done = file_calls.write(self.machine.state, self.handle, offset, nbytes, self._task(process))
+        return outcome(done, f"write of {nbytes} bytes at {offset} of {self.path!r}")
+
+    def truncate(self, size: str | SupportsIndex) -> None:
+        """A new size; mappings of what lies beyond it go (accesses give SIGBUS), private copies as well."""
+        from mmcore.sys import file_calls
+
+        nbytes = parse_bytes(size, "size")
+        self._row()
+        outcome(file_calls.truncate(self.machine.state, self.handle, nbytes), f"truncate of {self.path!r} to {nbytes} bytes")
+
+    def punch_hole(self, offset: int, length: str | SupportsIndex) -> None:
+        """fallocate(PUNCH_HOLE): whole pages of the range go, and their mappings; private copies stay."""
+        from mmcore.sys import file_calls
+
+        nbytes = parse_bytes(length, "length")
+        self._row()
+        outcome(file_calls.punch_hole(self.machine.state, self.handle, offset, nbytes), f"hole of {nbytes} bytes at {offset} in {self.path!r}")
+
+    def fsync(self) -> int:
+        """All pages are clean then: how many were dirty."""
+        from mmcore.sys import file_calls
+
+        self._row()
+        return file_calls.fsync(self.machine.state, self.handle)
+
+    def fadvise(self, advice: str, offset: int = 0, length: int = 0) -> None:
+        """posix_fadvise(): "normal", "random", "sequential", "willneed", "dontneed", "noreuse"; length 0: to the end."""
+        from mmcore.sys import file_calls
+
+        if advice not in ADVICE:
+            raise ValueError(f"advice is {advice!r}; it must be one of {', '.join(map(repr, ADVICE))}")
+        self._row()
+        outcome(file_calls.fadvise(self.machine.state, self.handle, offset, length, ADVICE.index(advice)), f"fadvise of {self.path!r}")
+
+    def _task(self, process: Process | None) -> int:
+        # The CPU of the task, which runs there from now on: who is charged.
+        self._row()
+        if process is None:
+            return 0
+        if process.machine is not self.machine or not process.alive:
+            raise ValueError(f"{process!r} is no live process of this machine")
+        state, cpu = self.machine.state, process.cpu
+        state.cpus["memcg"][cpu] = state.get("mms")["memcg"][process.mm - 1]
+        return cpu
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FileObject):
