@@ -88,7 +88,7 @@ class FileObject:
         return outcome(pages, f"read of {nbytes} bytes at {offset} of {self.path!r}"), missed
 
     def write(self, offset: int, length: str | SupportsIndex, *, process: Process | None = None) -> int:
-        """write() of `length` bytes at `offset`: pages written. The file grows. MmapError: ENOMEM if none was, EFBIG beyond the largest file."""
+        """write() of `length` bytes at `offset`: pages written. The file grows. MmapError: ENOMEM if none was, EFBIG if it would be too large."""
         from mmcore.sys import file_calls
 
         nbytes = parse_bytes(length, "length")

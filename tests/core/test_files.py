@@ -16,9 +16,8 @@ def test_reads_and_writes_fill_the_cache(machine):
     file = machine.open("/data", "1M")
     assert file.read(0, 4096) == (1, 1)
     assert file.nr_cached == 4                      # the first read-ahead window
-    pages, missed = file.read()
-    assert (pages, file.nr_cached) == (256, 256)
-    assert 0 < missed < 252                         # the rest came with windows that were read ahead
+    assert file.read() == (256, 0)                  # windows are read ahead of it all the way
+    assert file.nr_cached == 256
     assert file.write(1 << 20, "8K") == 2
     assert (file.size, file.nr_cached) == ((1 << 20) + 8192, 258)
     assert machine.vmstat["nr_dirty"] == 2
@@ -48,7 +47,8 @@ def test_pages_are_charged_to_the_group_of_the_reader(machine):
     file = machine.open("/data", "4M")
     pages, missed = file.read(process=p)
     assert (pages, group.events["max"] > 0, group.current <= 1 << 20) == (1024, True, True)
-    assert missed and group.stat()["pgsteal"] > 0
+    assert missed
+    assert group.stat()["pgsteal"] > 0
     machine.validate()
 
 
