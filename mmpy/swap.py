@@ -129,8 +129,8 @@ def swapoff(machine: Machine, area: SwapArea, cpu: int) -> None:
         raise TypeError(f"area must be a SwapArea, not {type(area).__name__}")
     if area.machine is not machine:
         raise ValueError("this swap area belongs to another machine")
-    area._row()
-    outcome(swap_calls.swapoff(machine.state, area.index + 1, cpu), f"swapoff({area.name!r})")
+    name = area.name        # gone afterwards
+    outcome(swap_calls.swapoff(machine.state, area.index + 1, cpu), f"swapoff({name!r})")
 
 
 def swaps(machine: Machine) -> list[SwapArea]:
