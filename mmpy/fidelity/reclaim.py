@@ -39,7 +39,7 @@ from mmpy.fidelity.rows import Row, error, figure, is_error
 from mmpy.workloads import Accesses
 
 VERDICTS = ("verdict.equal", "verdict.bar")
-_SCORED = ("misses", "majflt", "minflt", "resident_end", "ms_", "events_", "end_")
+_SCORED = ("misses", "majflt", "minflt", "resident_end", "ms_", "events_", "end_", "inblock", "oublock", "mem_", "swap_")
 _CHECKPOINTS = (
     "majflt", "inblock", "ms_pgscan", "ms_pgsteal", "ms_pgrefill", "ms_pgactivate", *bars.REFAULTS, "vm_pgscan_kswapd", "vm_pgscan_direct",
     "vm_nr_free_pages", "cur_inactive_anon", "cur_active_anon", "cur_inactive_file", "cur_active_file", "cur_kernel",

@@ -11,7 +11,7 @@ Models: nothing. Simplifies: folds come at even distances in accesses, not in ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -72,53 +72,65 @@ def suffices(run: Run, ours: RunResult) -> bool:
     return all(check.holds for check in bars.checks(run, ours))
 
 
-def _rank(run: Run, ours: RunResult) -> tuple[bool, int, int]:
-    # Where the kernel repeats itself, what is right shows in how long two runs go together: behind that, everything differs by chance.
-    at = first_difference(run, ours) if bars.family(run) == bars.READ else None
-    together = run.parameters.n if at is None else at
-    return bool(bars.equal(run, ours)), -together, mismatch(run, ours)
+def together(run: Run, ours: RunResult) -> int:
+    """How many accesses two runs go together from the start: behind that, where one reclaim was another, all differs by chance."""
+    at = first_difference(run, ours)
+    return run.parameters.n if at is None else at
 
 
 def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callable[[int, int], object] | None = None) -> RunResult:
     """The run of ours that comes closest to the recorded one; `chosen` tells the unknowns and how many were tried."""
-    tried: dict[Unknowns, tuple[tuple[bool, bool, int, int], RunResult]] = {}
-    most = MAX_K0 + 1 + MAX_FILL + 2 + 2 * FOLDS
+    tried: dict[Unknowns, RunResult] = {}
+    by_total: dict[Unknowns, tuple[bool, bool, int]] = {}
+    by_start: dict[Unknowns, tuple[int, int]] = {}
+    most = 2 * (MAX_K0 + 1 + MAX_FILL + 2 + 2 * FOLDS)
 
     def best_of(candidates: Iterable[Unknowns]) -> bool:
         """Try candidates; True as soon as one suffices."""
         for unknowns in candidates:
             if unknowns in tried:
                 continue
-            ours = attempt(unknowns)
-            tried[unknowns] = ((not suffices(run, ours), *_rank(run, ours)), ours)
+            ours = tried[unknowns] = attempt(unknowns)
+            enough, apart = suffices(run, ours), mismatch(run, ours)
+            by_total[unknowns] = not enough, bool(bars.equal(run, ours)), apart
+            by_start[unknowns] = -together(run, ours), apart
             if on_chunk is not None:
                 on_chunk(min(len(tried), most - 1), most)
-            if suffices(run, ours):
+            if enough:
                 return True
         return False
 
-    def best() -> Unknowns:
-        return min(tried, key=lambda u: (tried[u][0], u))
+    def closest(found: Mapping[Unknowns, tuple[int, ...]]) -> Unknowns:
+        return min(found, key=lambda u: (found[u], u))
 
-    def stages() -> Iterable[Iterable[Unknowns]]:
-        yield [Unknowns()]
-        if not run.parameters.limit_pages or bars.family(run) == bars.NOTHING:
-            return
+    def stages(found: Mapping[Unknowns, tuple[int, ...]]) -> Iterable[Iterable[Unknowns]]:
+        def best() -> Unknowns:
+            return closest(found)
+
         yield [Unknowns(k0) for k0 in range(MAX_K0 + 1)]
         yield [best()._replace(fill=fill) for fill in range(MAX_FILL + 1)]
         yield [best()._replace(k0=k0) for k0 in (best().k0 - 1, best().k0 + 1) if 0 <= k0 <= MAX_K0]
-        at = first_difference(run, tried[best()][1])
-        # What the fold changes shows at a later reclaim: it lies before the first access that differs.
-        reach = run.parameters.n if at is None else at
-        yield [best()._replace(fold=fold) for fold in sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)} - {0})]
+        # What a fold changes shows at a later reclaim: the first one lies before the first access that differs.
+        reach = together(run, tried[best()])
+        yield [best()._replace(fold=fold, period=0) for fold in _steps(reach)]
         # The next one lies before the first access that differs then, and the others as far apart.
-        fold, at = best().fold, first_difference(run, tried[best()][1])
-        if fold:
-            reach = (run.parameters.n if at is None else at) - fold
-            yield [best()._replace(period=period) for period in sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)}) if period > 0]
+        if best().fold:
+            reach = together(run, tried[best()]) - best().fold
+            yield [best()._replace(period=period) for period in _steps(reach)]
 
-    for stage in stages():
-        if best_of(stage):
-            break
-    chosen = best()
-    return replace(tried[chosen][1], chosen={**chosen._asdict(), "tried": len(tried)})
+    def run_stages() -> bool:
+        if best_of([Unknowns()]) or not run.parameters.limit_pages or bars.family(run) == bars.NOTHING:
+            return True
+        # Where the kernel repeats itself, a long run's total is not the whole of the matter: how far it goes along is a guide, too.
+        guides: list[Mapping[Unknowns, tuple[int, ...]]] = [by_total]
+        if bars.family(run) == bars.READ:
+            guides.append(by_start)
+        return any(best_of(stage) for guide in guides for stage in stages(guide))
+
+    run_stages()
+    chosen = closest(by_total)
+    return replace(tried[chosen], chosen={**chosen._asdict(), "tried": len(tried)})
+
+
+def _steps(reach: int) -> list[int]:
+    return sorted({reach * i // FOLDS for i in range(1, FOLDS + 1)} - {0}) if reach > 0 else []
