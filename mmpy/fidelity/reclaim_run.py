@@ -257,7 +257,8 @@ class Guest:
 
         assert self.file is not None
         codes = np.full(len(pages), Fault.OOM, np.uint8)
-        _need(access, "read_pages")(self.machine.state, self.process.mm, self.file.handle, np.ascontiguousarray(pages), 0, codes, reads=True)
+        read_pages = _need(access, "read_pages")
+        read_pages(self.machine.state, self.process.mm, self.file.handle, np.ascontiguousarray(pages), 0, codes, reads=True)
         came = codes & READ_BIT != 0
         codes &= np.uint8(~READ_BIT & 0xFF)
         out[codes == 0], out[(codes == 1) | came & (codes == 0)] = 0, ACC_READ

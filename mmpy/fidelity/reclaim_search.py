@@ -2,11 +2,13 @@
 
 Unknown when a run begins: how many kernel pages its group was already charged for (`k0`), how many pages of other programs wait in the
 CPU's add batch (`fill`), and when the periodic fold of statistics falls into the run (`fold`: before which access the first time, 0: not
-at all; `period`: after how many accesses again, 0: once). The search varies one of them at a time and keeps what comes closest to the recording, judged by the figures that make two runs equal; where
-the kernel repeats itself, by its pages and evictions, too. It stops at a run that cannot be told from the recorded one or, where the kernel
+at all; `period`: after how many accesses again, 0: once). The search varies one of them at a time and keeps what comes closest to the
+recording, judged by the figures that make two runs equal; where the kernel repeats itself, by its pages and evictions, too, and then once
+more by how far two runs go together from the start. It stops at a run that cannot be told from the recorded one or, where the kernel
 itself does not repeat, at one within its bar. What it chose is printed with the case.
 
-Models: nothing. Simplifies: folds come at even distances in accesses, not in time. Omits: unknowns of machines without groups, where kswapd's timing decides.
+Models: nothing. Simplifies: folds come at even distances in accesses, not in time. Omits: unknowns of machines without groups, where
+kswapd's timing decides.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callabl
     """The run of ours that comes closest to the recorded one; `chosen` tells the unknowns and how many were tried."""
     tried: dict[Unknowns, RunResult] = {}
     by_total: dict[Unknowns, tuple[bool, bool, int]] = {}
-    by_start: dict[Unknowns, tuple[int, int]] = {}
+    by_start: dict[Unknowns, tuple[int]] = {}
     most = 2 * (MAX_K0 + 1 + MAX_FILL + 2 + 2 * FOLDS)
 
     def best_of(candidates: Iterable[Unknowns]) -> bool:
@@ -93,7 +95,7 @@ def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callabl
             ours = tried[unknowns] = attempt(unknowns)
             enough, apart = suffices(run, ours), mismatch(run, ours)
             by_total[unknowns] = not enough, bool(bars.equal(run, ours)), apart
-            by_start[unknowns] = -together(run, ours), apart
+            by_start[unknowns] = (-together(run, ours),)
             if on_chunk is not None:
                 on_chunk(min(len(tried), most - 1), most)
             if enough:
@@ -103,13 +105,7 @@ def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callabl
     def closest(found: Mapping[Unknowns, tuple[int, ...]]) -> Unknowns:
         return min(found, key=lambda u: (found[u], u))
 
-    def stages(found: Mapping[Unknowns, tuple[int, ...]]) -> Iterable[Iterable[Unknowns]]:
-        def best() -> Unknowns:
-            return closest(found)
-
-        yield [Unknowns(k0) for k0 in range(MAX_K0 + 1)]
-        yield [best()._replace(fill=fill) for fill in range(MAX_FILL + 1)]
-        yield [best()._replace(k0=k0) for k0 in (best().k0 - 1, best().k0 + 1) if 0 <= k0 <= MAX_K0]
+    def folds(best: Callable[[], Unknowns]) -> Iterable[Iterable[Unknowns]]:
         # What a fold changes shows at a later reclaim: the first one lies before the first access that differs.
         reach = together(run, tried[best()])
         yield [best()._replace(fold=fold, period=0) for fold in _steps(reach)]
@@ -118,14 +114,30 @@ def search(run: Run, attempt: Callable[[Unknowns], RunResult], on_chunk: Callabl
             reach = together(run, tried[best()]) - best().fold
             yield [best()._replace(period=period) for period in _steps(reach)]
 
+    def in_total() -> Iterable[Iterable[Unknowns]]:
+        def best() -> Unknowns:
+            return closest(by_total)
+
+        yield [Unknowns(k0) for k0 in range(MAX_K0 + 1)]
+        yield [best()._replace(fill=fill) for fill in range(MAX_FILL + 1)]
+        yield [best()._replace(k0=k0) for k0 in (best().k0 - 1, best().k0 + 1) if 0 <= k0 <= MAX_K0]
+        yield from folds(best)
+
+    def from_the_start() -> Iterable[Iterable[Unknowns]]:
+        def best() -> Unknowns:
+            return closest(by_start)
+
+        # Of unknowns that go equally far the smallest are kept: later folds decide how far a choice of k0 and fill can be seen.
+        yield from folds(lambda: min((u for u in by_start if u.k0 == u.fill == 0), key=lambda u: (by_start[u], u)))
+        yield [best()._replace(fill=fill) for fill in range(MAX_FILL + 1)]
+        yield [best()._replace(k0=k0) for k0 in range(MAX_K0 + 1)]
+
     def run_stages() -> bool:
         if best_of([Unknowns()]) or not run.parameters.limit_pages or bars.family(run) == bars.NOTHING:
             return True
         # Where the kernel repeats itself, a long run's total is not the whole of the matter: how far it goes along is a guide, too.
-        guides: list[Mapping[Unknowns, tuple[int, ...]]] = [by_total]
-        if bars.family(run) == bars.READ:
-            guides.append(by_start)
-        return any(best_of(stage) for guide in guides for stage in stages(guide))
+        guides = [in_total, from_the_start] if bars.family(run) == bars.READ else [in_total]
+        return any(best_of(stage) for guide in guides for stage in guide())
 
     run_stages()
     chosen = closest(by_total)

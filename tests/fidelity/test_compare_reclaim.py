@@ -391,3 +391,35 @@ def test_a_machine_is_watched_by_one_tracer():
     with pytest.raises(ZeroDivisionError):
         watched(machine.state, tracer, lambda: 1 // 0)
     assert watched(machine.state, tracer, lambda: 5) == 5
+
+
+@pytest.mark.parametrize("name", [PREAD, FITS])
+def test_the_simulator_runs_as_the_kernel_did(name):
+    found = compare(case(name))
+    rows = by_figure(found)
+    assert rows["verdict.equal"]["ours"] is True, rows["verdict.equal"]["note"]
+    assert rows["verdict.bar"]["ours"] is True
+    assert [row["figure"] for row in found if differs(row) or is_error(row)] == []
+    for figure in ("acc.miss", "state.resident", "resident_end", "inblock", "oublock", "mem_current_end", "swap_current_end"):
+        assert rows[figure]["kernel"] == rows[figure]["ours"], figure
+    assert {"chosen.k0", "chosen.fill", "chosen.fold", "chosen.period", "chosen.tried"} <= rows.keys()
+
+
+def test_read_ahead_that_an_access_starts_is_told():
+    from mmcore.run.access import READ_BIT, access
+    from mmpy.vmflags import Fault
+
+    machine = Machine(64 << 20, cpus=1, thp="never")
+    machine.state.vm_globals["fault_around_bytes"] = 4096
+    process, file = machine.spawn("reader"), machine.open("/data", 256 * 4096)
+    start = process.mmap(256 * 4096, file=file) >> 12
+    vpns, codes = np.arange(start, start + 256, dtype=np.uint64), np.zeros(256, np.uint8)
+    before = int(machine.vmstat["pgpgin"])
+    access(machine.state, process.mm, vpns, None, 0, codes, reads=True)
+    assert int(machine.vmstat["pgpgin"]) - before == 256 * 4
+    told = codes & READ_BIT != 0
+    assert np.array_equal(np.unique(codes[~told]), [Fault.MINOR])
+    # The first access has to wait; later ones meet a mark, and read what comes behind.
+    assert codes[0] == Fault.MAJOR | READ_BIT
+    assert np.count_nonzero(codes == Fault.MINOR | READ_BIT) >= 1
+    assert np.count_nonzero(told) < 256 // 4
