@@ -88,7 +88,7 @@ class FileObject:
         return outcome(pages, f"read of {nbytes} bytes at {offset} of {self.path!r}"), missed
 
     def write(self, offset: int, length: str | SupportsIndex, *, process: Process | None = None) -> int:
-        """write() of `length` bytes at `offset`: pages written. The file grows. MmapError: ENOMEM if none was, EFBIG if it would be too large."""
+        """write() of `length` bytes at `offset`: pages written. The file grows. MmapError: ENOMEM if none was, EFBIG if it is too large."""
         from mmcore.sys import file_calls
 
         nbytes = parse_bytes(length, "length")
@@ -109,7 +109,8 @@ class FileObject:
 
         nbytes = parse_bytes(length, "length")
         self._row()
-        outcome(file_calls.punch_hole(self.machine.state, self.handle, offset, nbytes), f"hole of {nbytes} bytes at {offset} in {self.path!r}")
+        rc = file_calls.punch_hole(self.machine.state, self.handle, offset, nbytes)
+        outcome(rc, f"hole of {nbytes} bytes at {offset} in {self.path!r}")
 
     def fsync(self) -> int:
         """All pages are clean then: how many were dirty."""

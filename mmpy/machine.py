@@ -491,9 +491,12 @@ class Machine(PageRequests):
     @file_device.setter
     def file_device(self, device: DeviceView | str | None) -> None:
         from mmcore.reclaim.device import set_file_device
+        from mmpy.devices import DeviceView
 
         if isinstance(device, str):
             device = self.devices[device]
+        if device is not None and not isinstance(device, DeviceView):
+            raise TypeError(f"a device, the name of one or None is wanted, not {device!r}")
         if device is not None and device.machine is not self:
             raise ValueError(f"{device!r} belongs to another machine")
         set_file_device(self.state, device.handle if device is not None else None)

@@ -442,7 +442,9 @@ def spawn(machine: Machine, name: str, cpu: int, exec_image: bool, privileged: b
     if not 0 <= number < machine.nr_cpus:
         raise ValueError(f"cpu is {number}; the machine has {machine.nr_cpus}")
     if memcg is not None:
-        if getattr(memcg, "machine", None) is not machine:
+        from mmpy.memcg import Memcg as Group
+
+        if not isinstance(memcg, Group) or memcg.machine is not machine:
             raise ValueError(f"memcg is {memcg!r}; it must be a group of this machine (machine.memcg())")
         memcg._row()
     mm = outcome(calls.spawn(machine.state, text, number, bool(exec_image) and memcg is None, bool(privileged)), f"spawn({text!r})")

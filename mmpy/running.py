@@ -44,7 +44,7 @@ class Running:
 
         if not isinstance(ops, np.ndarray) or ops.dtype != OP_DTYPE or ops.ndim != 1:
             raise TypeError(f"ops must be a one-dimensional array of OP_DTYPE, not {getattr(ops, 'dtype', type(ops).__name__)}")
-        if chunk < 1:
+        if as_int(chunk, "chunk") < 1:
             raise ValueError(f"chunk is {chunk}; it must be at least 1")
         ops = np.ascontiguousarray(ops)
         rc, value = np.zeros(len(ops), np.int64), np.zeros(len(ops), np.uint64)

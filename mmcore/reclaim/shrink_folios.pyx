@@ -1,7 +1,8 @@
 """What becomes of each page that reclaim has isolated.
 
 Models: shrink_folio_list, folio_check_references, pageout, __remove_mapping and the release of what was freed in batches of 31
-(mm/vmscan.c), shmem_writepage (mm/shmem.c), v6.12. Simplifies: no page is found locked. Omits: large folios (they are kept active until they can be split here),
+(mm/vmscan.c), shmem_writepage (mm/shmem.c), v6.12. Simplifies: no page is found locked.
+Omits: large folios (they are kept active until they can be split here),
 demotion to slower nodes, pages pinned for DMA, filesystems' private data.
 """
 from libc.string cimport memset

@@ -19,7 +19,8 @@ from mmcore.base.stat_items cimport (
 )
 from mmcore.base.state cimport State, state_lock, state_unlock
 from mmcore.base.vm_records cimport (
-    AddressSpace, FILE_SHMEM, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_FILES, POOL_LRUVECS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES,
+    AddressSpace, FILE_SHMEM, LRU_BATCH, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, NR_LRU_LISTS, POOL_FILES,
+    POOL_LRUVECS, POOL_MMS, POOL_SWAP_SLOTS, POOL_TABLES,
     TableInfo,
     Vma,
 )

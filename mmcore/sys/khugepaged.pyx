@@ -8,7 +8,7 @@ shrinker (contents are not kept, so no page is known to be zero).
 from libc.string cimport memset
 
 from mmcore.base.errors cimport E_AGAIN
-from mmcore.base.flags cimport PG_head, PG_lru, PG_referenced
+from mmcore.base.flags cimport PG_head, PG_lru, PG_referenced, PG_unevictable
 from mmcore.base.lists cimport list_add
 from mmcore.base.records cimport PageMeta, meta_at, page_at
 from mmcore.base.stat_items cimport (
@@ -284,7 +284,8 @@ cdef int split_folio(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
         mm.vm.g.events[VE_THP_SPLIT_PAGE_FAILED] += order == PMD_ORDER
         return -E_AGAIN
     lru_add_drain(mm, cpu)
-    if not page_at(mm, head).flags & PG_lru:
+    if page_at(mm, head).flags & (PG_lru | PG_unevictable) != PG_lru:
+        # an unevictable one stands on no list behind which its tails could go
         mm.vm.g.events[VE_THP_SPLIT_PAGE_FAILED] += order == PMD_ORDER
         return -E_AGAIN
     if order == PMD_ORDER:
@@ -303,6 +304,8 @@ cdef int split_folio(Mm* mm, uint32_t head, unsigned cpu) noexcept nogil:
         memset(meta_at(mm, pfn), 0, sizeof(PageMeta))
         page_at(mm, pfn).flags = flags | (page_at(mm, pfn).flags & PG_anon_exclusive)
         if i:
+            if mm.vm.g.nr_memcgs:
+                mm.vm.memcg_of[pfn] = mm.vm.memcg_of[head]
             # each tail stands on the LRU list behind the one before it
             list_add(mm.link, lru_after, pfn + 1)
             lru_after = pfn + 1

@@ -7,7 +7,7 @@ from mmcore.base.vm_records cimport AddressSpace, Vma
 from mmcore.sys.commit cimport may_expand_vm, mlock_future_ok, vm_enough_memory
 from mmcore.vm.anon_vma cimport anon_vma_prepare
 from mmcore.vm.vma cimport (
-    PAGE_DOWN, PAGE_SHIFT, VM_GROWSDOWN, VM_LOCKED, as_at, vm_stat_account, vma_at, vma_is_accessible, vma_set_range,
+    PAGE_DOWN, PAGE_SHIFT, VM_ACCOUNT, VM_GROWSDOWN, VM_LOCKED, as_at, vm_stat_account, vma_at, vma_is_accessible, vma_set_range,
 )
 
 
@@ -35,7 +35,10 @@ cdef int expand_stack(Mm* mm, uint32_t as_, uint32_t vma, uint64_t address, unsi
     grow = (v.start - address) >> PAGE_SHIFT
     if grow > v.pgoff or not may_expand_vm(a, v.flags, grow) or v.end - address > a.rlimit_stack:
         return -E_NOMEM
-    if not mlock_future_ok(a, v.flags, grow << PAGE_SHIFT) or vm_enough_memory(mm, as_, grow) < 0:
+    if not mlock_future_ok(a, v.flags, grow << PAGE_SHIFT):
+        return -E_NOMEM
+    # the kernel commits for MAP_NORESERVE, too, and never gives that back
+    if v.flags & VM_ACCOUNT and vm_enough_memory(mm, as_, grow) < 0:
         return -E_NOMEM
     if v.flags & VM_LOCKED:
         a.locked_vm += grow

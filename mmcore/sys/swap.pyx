@@ -2,7 +2,8 @@
 
 Models: do_swap_page (mm/memory.c), read_swap_cache_async, swap_cluster_readahead, swap_vma_readahead, swap_cache_get_folio
 (mm/swap_state.c), swap_read_folio (mm/page_io.c), swapon, swapoff and try_to_unuse (mm/swapfile.c), swapin_walk_pmd_entry,
-force_shm_swapin_readahead (mm/madvise.c), shmem_swapin_folio and shmem_unuse (mm/shmem.c), all v6.12. Simplifies: reading is complete at once. Omits: several pages by one fault (sizes of mTHP), KSM, zswap, poisoned pages.
+force_shm_swapin_readahead (mm/madvise.c), shmem_swapin_folio and shmem_unuse (mm/shmem.c), all v6.12.
+Simplifies: reading is complete at once. Omits: several pages by one fault (sizes of mTHP), KSM, zswap, poisoned pages.
 
 PG_reclaim of a page in the swap cache that is not under write-back says, as in the kernel, that it was read ahead.
 """
@@ -13,7 +14,8 @@ from mmcore.base.flags cimport PG_anon, PG_lru, PG_mlocked, PG_reclaim, PG_swapb
 from mmcore.base.records cimport Page, meta_at, page_at
 from mmcore.base.stat_items cimport NS_NR_ANON_PAGES, VE_PGMAJFAULT, VE_PGPGIN, VE_PSWPIN, VE_SWAP_RA, VE_SWAP_RA_HIT, VE_SWPIN_ZERO
 from mmcore.base.vm_records cimport (
-    FILE_SHMEM, File, MEMCG_ONLINE, MM_ANONPAGES, MM_SWAPENTS, POOL_FILES, POOL_MMS, POOL_SWAP_AREAS, SLOT_ZERO, SWP_SOLIDSTATE, SWP_USED, SWP_WRITEOK, SwapArea,
+    FILE_SHMEM, File, MEMCG_ONLINE, MM_ANONPAGES, MM_SWAPENTS, POOL_FILES, POOL_MMS, POOL_SWAP_AREAS, SLOT_ZERO, SWP_SOLIDSTATE,
+    SWP_USED, SWP_WRITEOK, SwapArea,
     SwapSlot,
 )
 from mmcore.phys.lruvec_stat cimport lruvec_stat_mod
