@@ -63,7 +63,7 @@ cdef int64_t isolate(Mm* mm, Lruvec* lv, unsigned lru, int64_t want, ScanControl
     cdef int64_t n = 0, looked = 0, total = 0, run = 0, pages, folios = 0
     cdef Page* p
     cdef Zone* z
-    while looked < want and x != stop:
+    while looked < want and x != stop and x != head:
         p = &mm.link[x]
         before = p.prev
         prefetch(&mm.link[before])
