@@ -157,7 +157,7 @@ def test_read_and_write_bring_pages_back(m):
     p.munmap(a, 8 * MIB)
     major, before = m.vmstat["pgmajfault"], m.vmstat["pswpin"]
     for at in range(0, 8 * MIB, MIB):
-        done, missed = file_calls.read(m.state, f.handle, at, MIB)
+        done, _missed = file_calls.read(m.state, f.handle, at, MIB)
         assert done == 256
         judge(m)
     assert m.vmstat["pswpin"] - before > 0
